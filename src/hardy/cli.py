@@ -28,6 +28,7 @@ from hardy.commands.input.words import at_home, nested, size_of
 from hardy.commands.output.as_json import as_json
 from hardy.commands.output.ending import leave
 from hardy.engine.stop import stop_with_parent
+from hardy.ops.kept_memory import kept_memory
 from hardy.trust import from_file
 
 if TYPE_CHECKING:
@@ -325,6 +326,7 @@ def demo(
     command.run(folder or Path("runs/demo-data" if data else "runs/demo"), data)
 
 
+@kept_memory()
 def main() -> None:
     """Run the command line. Bad input prints one line and exits with 2; a stopped run exits with 128 + its signal."""
     stop_with_parent()

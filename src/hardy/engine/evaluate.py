@@ -20,6 +20,7 @@ from hardy.data.label_spaces import MEANS
 from hardy.engine.worst import Finder
 from hardy.metrics import Scores, confusion, scores
 from hardy.networks.base import resize
+from hardy.ops.kept_memory import kept_memory
 from hardy.pictures import Worst
 from hardy.types import Batch
 
@@ -146,6 +147,7 @@ class ScoreTable:
         return values
 
 
+@kept_memory()
 @torch.no_grad()
 def count(
     predictor: Predictor,

@@ -22,6 +22,7 @@ from hardy.engine.gradient_checkpointing import blocks_of, checkpointed
 from hardy.engine.stop import Stopped, stop_signal
 from hardy.errors import InputError
 from hardy.ops.average import average_into
+from hardy.ops.kept_memory import kept_memory
 from hardy.ops.tensors import check_kinds, checksum, load_strictly
 from hardy.recipe import Optim, RunSection
 from hardy.seed import seed_all
@@ -170,6 +171,7 @@ class Fit:
         if max(saved.step, saved.best[1] if saved.best else 0) > self.optim.steps:
             raise ValueError(f"it is at step {saved.step} of {self.optim.steps}")
 
+    @kept_memory()
     def run(self, steps: int | None = None, *, validate: Validate | None = None, every: int = 0) -> Progress:
         """Train for at most ``steps`` more steps, up to ``optim.steps`` in total.
 

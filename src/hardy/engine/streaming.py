@@ -34,6 +34,7 @@ from hardy.engine.stream_progress import Progress
 from hardy.engine.stream_table import Action, StreamTable, harmful, stacked
 from hardy.errors import InputError
 from hardy.networks.base import Network
+from hardy.ops.kept_memory import kept_memory
 from hardy.sections import Stream
 from hardy.timing import memory
 from hardy.types import Batch
@@ -98,6 +99,7 @@ class Streaming:
         domain, items = self._parts[frame.domain]
         return domain.dataset.name_of(items[frame.item])
 
+    @kept_memory()
     def run(self, until: int | None = None, over: Over = lambda places: places) -> StreamTable:
         """Go on to the end of the stream, or until ``until`` frames have passed, and return what was measured.
 

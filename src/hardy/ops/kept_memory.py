@@ -1,15 +1,16 @@
 """Keeps freed memory in the process, for loops that allocate the same blocks again and again.
 
 The allocator of the C library returns large blocks to the system when they are freed, and the system clears each page
-before it gives it out again. A network that predicts window after window allocates the same blocks each time, and up to
-half of the CPU time is spent on clearing pages. See ``mallopt`` in the manual of the GNU C library, section "Malloc
-Tunable Parameters".
+before it gives it out again. Training steps, and a network that predicts window after window, allocate the same blocks
+each time, and up to half of the CPU time is spent on clearing pages. See ``mallopt`` in the manual of the GNU C
+library, section "Malloc Tunable Parameters".
 """
 
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 
 __all__ = ["kept_memory"]
 
@@ -18,26 +19,40 @@ _NEVER = 2**31 - 1
 _LARGEST = 32 * 2**20
 """The largest threshold that the GNU C library sets by itself, after a block of this size was freed."""
 
+_lock = Lock()
+_depth = 0
+"""Blocks of `kept_memory` that are open, in all threads."""
+
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
     """Inside the block, freed CPU memory stays in the process; at its end it is returned to the system.
 
-    Results do not change. Has no effect with a C library other than GNU's.
+    Blocks may be nested; the outermost decides. Results do not change. Has no effect with a C library other than GNU's.
     """
-    found = _library()
-    if found is None:
-        yield
-        return
-    mallopt, trim = found
-    mallopt(_MMAP_MAX, 0)
-    mallopt(_TRIM_THRESHOLD, _NEVER)
+    _enter(1)
     try:
         yield
     finally:
-        for what, value in ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, 2 * _LARGEST)):
-            mallopt(what, value)
-        trim(0)
+        _enter(-1)
+
+
+def _enter(more: int) -> None:
+    """Set the allocator as the number of open blocks, changed by ``more``, asks for."""
+    global _depth
+    found = _library()
+    if found is None:
+        return
+    mallopt, trim = found
+    with _lock:
+        before, _depth = _depth, _depth + more
+        if not before:
+            mallopt(_MMAP_MAX, 0)
+            mallopt(_TRIM_THRESHOLD, _NEVER)
+        elif not _depth:
+            for what, value in ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, 2 * _LARGEST)):
+                mallopt(what, value)
+            trim(0)
 
 
 @cache
