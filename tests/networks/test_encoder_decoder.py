@@ -53,12 +53,27 @@ def test_the_finest_stride_gives_the_decoder_one_map_more() -> None:
         for size in [(64, 96), (97, 131)]:
             outputs = network.outputs(torch.rand(1, 3, *size))
             assert outputs.logits.shape == (1, 2, *size)
-            assert outputs.coarse.shape[-2:] == tuple(-(-side // 2) for side in size)
+            assert outputs.coarse.shape[-2:] == tuple(-(-side // 32) * 16 for side in size)
             assert list(outputs.features) == [f"stage{number}" for number in range(1, 6)]
     plain = create("encoder_decoder", "retina2", **options)
     assert plain.backbone.strides == [4, 8, 16, 32]
     shared = {key: value.shape for key, value in plain.state_dict().items() if key.startswith("backbone.")}
     assert shared == {k: v.shape for k, v in network.state_dict().items() if k.startswith("backbone.")}
+
+
+@pytest.mark.parametrize("size", [(95, 96), (63, 77), (33, 65), (90, 84)])
+def test_same_padding_does_not_shift_the_maps_of_other_sizes(size: tuple[int, int]) -> None:
+    """Far from the right and the bottom the maps of a part of an image are those of the whole, at odd sides too."""
+    torch.manual_seed(0)
+    options = {"encoder": "tf_efficientnet_lite0", "decoder": "linear", "finest_stride": 2}
+    network = create("encoder_decoder", "retina2", **options).eval()
+    whole = torch.rand(1, 3, 128, 128)
+    with torch.no_grad():
+        maps = [network.outputs(images).features for images in (whole, whole[..., : size[0], : size[1]])]
+    for name, reach in (("stage1", 8), ("stage2", 24)):  # pixels that a cell looks ahead, at most
+        height, width = ((side - reach) // (2 if name == "stage1" else 4) for side in size)
+        assert min(height, width) > 1
+        torch.testing.assert_close(maps[1][name][..., :height, :width], maps[0][name][..., :height, :width])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from hardy.networks.parts.foundation_names import in_names_of_timm, release_of, 
 from hardy.networks.parts.hub import HUB, no_retries_shown
 from hardy.networks.parts.hub import fetched as fetched_from_hub
 from hardy.networks.parts.plain import Plain, repatch
-from hardy.networks.parts.same_padding import with_open_padding
+from hardy.networks.parts.same_padding import SameConv, with_open_padding
 from hardy.networks.parts.torchvision_names import in_timm_names
 from hardy.networks.shipped.base import shipped
 
@@ -35,7 +35,9 @@ class Pyramid(nn.Module):
     Attributes:
         channels: width of each map as built.
         strides: of each map.
-        multiple: the sides of the images must be multiples of it; 1 for any size.
+        multiple: the sides of the images must be multiples of it; 1 for any size. With "same" padding it is the
+            coarsest stride: at other sizes each map is shifted against the image by up to half a cell of its stride,
+            because the zeros stand before or after a map as its side is odd or even.
 
     Args:
         name: the encoder's name in timm.
@@ -84,6 +86,8 @@ class Pyramid(nn.Module):
         neck = isinstance(model, VisionTransformerSAM)  # SAM has a neck instead of the norm, which changes the width
         unused = neck or not self._plain.final_norm
         model.prune_intermediate_layers(self.indices, prune_norm=unused, prune_head=True)
+        if any(isinstance(module, SameConv) and max(module.stride) > 1 for module in model.modules()):
+            self.multiple = self.strides[-1]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W) -> maps (B, C, h, w); after `give` also the prefix tokens (B, P, C), last."""
