@@ -2,9 +2,9 @@
 
 The maps of a convolutional encoder are its stages from stride 4 on, or from 2. Those of a plain vision transformer are
 the outputs of four blocks, spaced evenly over its depth, or of the blocks named. It takes any image size: the image is
-padded to a multiple of the patch size, the logits are cropped, and positions are interpolated. For an encoder with
-"same" padding, such as EfficientNet-Lite, it is padded to a multiple of the coarsest stride, or its maps would be
-shifted.
+padded to a multiple of the patch size with its last column and row, the logits are cropped, and positions are
+interpolated. For an encoder with "same" padding, such as EfficientNet-Lite, it is padded to a multiple of the coarsest
+stride, or its maps would be shifted.
 
 Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split into encoder and decoder; the encoders are
 timm's (Wightman, 2019) and those of `hardy.networks.encoders`.
@@ -93,7 +93,7 @@ class EncoderDecoder(Network):
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
         size = images.shape[-2:]
-        padded = pad(self.normalise(images), self.backbone.multiple)
+        padded = pad(self.normalise(images), self.backbone.multiple, None)
         maps = self.backbone(padded)
         embedding, logits, own = self.decoder.decode(maps)
         maps = maps[: len(self.backbone.channels)]

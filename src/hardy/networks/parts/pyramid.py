@@ -210,12 +210,14 @@ def _note_stated(model: str) -> None:
             note(mean=found["mean"], std=found["std"])
 
 
-def pad(images: Tensor, multiple: int, value: float = 0) -> Tensor:
-    """``images``, padded with ``value`` at the right and the bottom until both sides are multiples of ``multiple``."""
+def pad(images: Tensor, multiple: int, value: float | None = 0) -> Tensor:
+    """``images`` (B, C, H, W), padded at the right and the bottom until both sides are multiples of ``multiple``: with
+    ``value``, or if it is None with the last column and row."""
     if multiple == 1:
         return images
     height, width = images.shape[-2:]
-    return F.pad(images, (0, -width % multiple, 0, -height % multiple), value=value)
+    ends = (0, -width % multiple, 0, -height % multiple)
+    return F.pad(images, ends, "replicate") if value is None else F.pad(images, ends, value=value)
 
 
 def crop(images: Tensor, size: Sequence[int]) -> Tensor:
