@@ -89,15 +89,16 @@ def test_encoders_without_a_map_of_stride_2_say_so(encoder: str, words: str) -> 
         create("encoder_decoder", "retina2", encoder=encoder, finest_stride=2, decoder="linear")
 
 
-def test_the_patches_of_a_transformer_are_padded_not_stretched() -> None:
-    network = create("encoder_decoder", "camvid11", encoder=VIT, decoder="linear").eval()
-    whole = network.mean.expand(1, 3, 64, 96).clone()  # normalises to the zeros of the padding
-    whole[..., :50, :70] = torch.rand(1, 3, 50, 70)
+@pytest.mark.parametrize(("encoder", "multiple"), [(VIT, 16), ("tf_efficientnet_lite0", 32)])
+def test_images_are_padded_with_their_last_column_and_row_not_stretched(encoder: str, multiple: int) -> None:
+    network = create("encoder_decoder", "camvid11", encoder=encoder, decoder="linear").eval()
+    image = torch.rand(1, 3, 50, 70)
+    rows, columns = (torch.arange(-(-side // multiple) * multiple).clamp(max=side - 1) for side in (50, 70))
     with torch.no_grad():
-        outputs = network.outputs(whole[..., :50, :70])
-        cut = outputs.logits
-        assert outputs.coarse.shape[-2:] == (4, 5), "patches of 16 pixels of the padded image"
-        torch.testing.assert_close(cut, network(whole[..., :64, :80])[..., :50, :70])
+        outputs, whole = network.outputs(image), network.outputs(image[..., rows[:, None], columns])
+    torch.testing.assert_close(outputs.logits, whole.logits[..., :50, :70])
+    assert outputs.coarse.shape == whole.coarse.shape
+    assert whole.coarse.shape[-2:] == tuple(len(ends) // network.backbone.strides[-1] for ends in (rows, columns))
 
 
 def test_linear_on_all_maps_is_one_convolution_of_all_maps_side_by_side() -> None:
