@@ -89,7 +89,7 @@ def test_encoders_without_a_map_of_stride_2_say_so(encoder: str, words: str) -> 
         create("encoder_decoder", "retina2", encoder=encoder, finest_stride=2, decoder="linear")
 
 
-@pytest.mark.parametrize(("encoder", "multiple"), [(VIT, 16), ("tf_efficientnet_lite0", 32)])
+@pytest.mark.parametrize(("encoder", "multiple"), [(VIT, 16), ("tf_efficientnet_lite0", 32), ("stdc1", 32)])
 def test_images_are_padded_with_their_last_column_and_row_not_stretched(encoder: str, multiple: int) -> None:
     network = create("encoder_decoder", "camvid11", encoder=encoder, decoder="linear").eval()
     image = torch.rand(1, 3, 50, 70)

@@ -1,10 +1,11 @@
 """Any encoder of timm or Hardy with any decoder.
 
 The maps of a convolutional encoder are its stages from stride 4 on, or from 2. Those of a plain vision transformer are
-the outputs of four blocks, spaced evenly over its depth, or of the blocks named. It takes any image size: the image is
-padded to a multiple of the patch size with its last column and row, the logits are cropped, and positions are
-interpolated. For an encoder with "same" padding, such as EfficientNet-Lite, it is padded to a multiple of the coarsest
-stride, or its maps would be shifted.
+the outputs of four blocks, spaced evenly over its depth, or of the blocks named; positions are interpolated. Any image
+size works: the image is padded with its last column and row to a multiple of the coarsest stride, and the logits are
+cropped. Without it the last cells of the maps would cover less than the others, and a decoder that resizes maps onto
+each other would shift them; "same" padding would shift all cells, because its zeros stand before or after a map as its
+side is odd or even.
 
 Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split into encoder and decoder; the encoders are
 timm's (Wightman, 2019) and those of `hardy.networks.encoders`.
@@ -93,14 +94,17 @@ class EncoderDecoder(Network):
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
         size = images.shape[-2:]
-        padded = pad(self.normalise(images), self.backbone.multiple, None)
+        padded = pad(self.normalise(images), self.backbone.strides[-1], None)
         maps = self.backbone(padded)
         embedding, logits, own = self.decoder.decode(maps)
         maps = maps[: len(self.backbone.channels)]
         extras = dict(own)
         if self.aux is not None and self.training:
             extras["aux_stage"] = crop(resize(self.aux(maps[-2:][0]), padded.shape[-2:]), size)
-        features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
+        features = {
+            f"stage{number}": x[..., : -(-size[0] // stride), : -(-size[1] // stride)]  # without cells of padding only
+            for number, (x, stride) in enumerate(zip(maps, self.backbone.strides, strict=True), start=1)
+        }
         full_size = crop(resize(logits, padded.shape[-2:]), size)
         return Outputs(full_size, features, extras, coarse=logits, embedding=embedding)
 
@@ -118,7 +122,7 @@ class EncoderDecoder(Network):
         """See `Network.losses`. A decoder with its own losses, such as ``mask2former``, replaces ``segmentation`` by
         them; ``pixel_loss`` is then used for the auxiliary head only."""
         terms = super().losses(outputs, labels, pixel_loss)
-        own = self.decoder.losses(outputs.extras, pad(labels, self.backbone.multiple, value=IGNORE))
+        own = self.decoder.losses(outputs.extras, pad(labels, self.backbone.strides[-1], value=IGNORE))
         return terms if own is None else {**terms, **own}
 
 

@@ -19,7 +19,7 @@ from hardy.networks.parts.foundation_names import in_names_of_timm, release_of, 
 from hardy.networks.parts.hub import HUB, no_retries_shown
 from hardy.networks.parts.hub import fetched as fetched_from_hub
 from hardy.networks.parts.plain import Plain, repatch
-from hardy.networks.parts.same_padding import SameConv, with_open_padding
+from hardy.networks.parts.same_padding import with_open_padding
 from hardy.networks.parts.torchvision_names import in_timm_names
 from hardy.networks.shipped.base import shipped
 
@@ -35,9 +35,6 @@ class Pyramid(nn.Module):
     Attributes:
         channels: width of each map as built.
         strides: of each map.
-        multiple: the sides of the images must be multiples of it; 1 for any size. With "same" padding it is the
-            coarsest stride: at other sizes each map is shifted against the image by up to half a cell of its stride,
-            because the zeros stand before or after a map as its side is odd or even.
 
     Args:
         name: the encoder's name in timm.
@@ -53,7 +50,6 @@ class Pyramid(nn.Module):
     indices: list[int]
     channels: list[int]
     strides: list[int]
-    multiple: int
 
     def __init__(
         self, name: str, weights: str | None, output_stride: int | None, *, finest: int = 4, plain: Plain | None = None
@@ -65,7 +61,7 @@ class Pyramid(nn.Module):
         self.model: Any = load_encoder(name, weights, self._trim, **kwargs)
         if self._plain.patch is not None:
             repatch(self.model, name, self._plain.patch)
-            self.strides, self.multiple = [self._plain.patch] * len(self.indices), self._plain.patch
+            self.strides = [self._plain.patch] * len(self.indices)
         if output_stride is not None and self.strides[-1] != output_stride:
             raise InputError(
                 f"output_stride {output_stride}: encoder {name!r} still has a last map of stride {self.strides[-1]}; "
@@ -77,7 +73,7 @@ class Pyramid(nn.Module):
         if not _one_stride(model):
             self._plain.refuse(self.name)
         blocks = self._plain.places(self.name, len(model.feature_info))
-        self.indices, self.channels, self.strides, self.multiple = stages(model, finest=self._finest, blocks=blocks)
+        self.indices, self.channels, self.strides, _ = stages(model, finest=self._finest, blocks=blocks)
         if self._finest < 4 and self.strides[0] != self._finest:
             raise InputError(
                 f"finest_stride {self._finest}: encoder {self.name!r} has no map of that stride, its finest one has "
@@ -86,8 +82,6 @@ class Pyramid(nn.Module):
         neck = isinstance(model, VisionTransformerSAM)  # SAM has a neck instead of the norm, which changes the width
         unused = neck or not self._plain.final_norm
         model.prune_intermediate_layers(self.indices, prune_norm=unused, prune_head=True)
-        if any(isinstance(module, SameConv) and max(module.stride) > 1 for module in model.modules()):
-            self.multiple = self.strides[-1]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W) -> maps (B, C, h, w); after `give` also the prefix tokens (B, P, C), last."""
@@ -213,10 +207,10 @@ def _note_stated(model: str) -> None:
 def pad(images: Tensor, multiple: int, value: float | None = 0) -> Tensor:
     """``images`` (B, C, H, W), padded at the right and the bottom until both sides are multiples of ``multiple``: with
     ``value``, or if it is None with the last column and row."""
-    if multiple == 1:
-        return images
     height, width = images.shape[-2:]
     ends = (0, -width % multiple, 0, -height % multiple)
+    if all(isinstance(end, int) and end == 0 for end in ends):  # the sizes of an exported graph may be open
+        return images
     return F.pad(images, ends, "replicate") if value is None else F.pad(images, ends, value=value)
 
 
