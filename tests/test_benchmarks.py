@@ -4,21 +4,27 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def pages():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("benchmark_pages", ROOT / "benchmarks" / "_pages.py")
+def script(name: str) -> ModuleType:
+    """The module ``benchmarks/NAME.py``."""
+    spec = importlib.util.spec_from_file_location(f"benchmark{name}", ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    yield module
+    return module
+
+
+@pytest.fixture(scope="module")
+def pages():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    yield script("_pages")
     sys.path.remove(str(ROOT / "benchmarks"))
 
 
@@ -108,3 +114,21 @@ def test_the_signal_of_squares_by_hand(pages):
         before, after = (first**2 + second**2) / 2, ((first + second) / 2) ** 2
         scores = [{"a": torch.tensor([float(value), 0.0])} for value in (before, after)]
         assert pages.reliability.signal(*scores, 2) == pytest.approx(share)
+
+
+def test_collected_cells_replace_their_own_and_forget_the_folder() -> None:
+    from hardy.records import Record
+
+    def record(study: str, value: float, cell: str = "", command: str = "") -> Record:
+        notes = {"study": study} | ({"cell": cell} if cell else {})
+        return Record("", "train", (), "intra", 0, "miou", value, versions={"command": command}, notes=notes)
+
+    old = [record("b", 0.1, "seed=0"), record("b", 0.2, "seed=1"), record("a", 0.3, "seed=0")]
+    new = [record("b", 0.4, "seed=1", "hardy train /home/me/runs/seed=1.yaml"), record("b", 0.5)]
+    found = script("_collect").merged(old, new, "/home/me")
+    assert [(one.notes["study"], one.notes["cell"], one.value) for one in found] == [
+        ("a", "seed=0", 0.3),
+        ("b", "seed=0", 0.1),
+        ("b", "seed=1", 0.4),
+    ]
+    assert found[-1].versions["command"] == "hardy train runs/seed=1.yaml"
