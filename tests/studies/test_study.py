@@ -169,6 +169,8 @@ BAD = {
     "grid.loss.values=[ohm]": "cell dense,loss=ohm,seed=0: there is no loss 'ohm'; did you mean 'ohem'?",
     "study.gpu=0.5": "unknown key 'study.gpu'; did you mean 'gpus'?",
     "grid.seed.vals=[1]": "unknown key 'grid.seed.vals'; did you mean 'values'?",
+    "seed=0": "unknown key 'seed'; to run a part of the cells, give each filter as --only seed=...",
+    "stage=dense": "--only stage=...",
     "study.cpus=0": "study.cpus: input should be greater than 0",
     "table.rows=[sed]": "table.rows: there is no axis 'sed'; did you mean 'seed'?",
     "table={rows: [seed], columns: seed}": "table: 'seed' is both a row and a column",

@@ -5,7 +5,7 @@ Reading a study checks only this file; `hardy.studies.cells` makes its cells and
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -164,7 +164,8 @@ def read(file: Path | str, overrides: Iterable[str] = ()) -> tuple[Study, tuple[
     try:
         study = Study.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{file}: {_first(error)}") from None
+        axes = values.get("grid")
+        raise InputError(f"{file}: {_first(error, ['stage', *(axes if isinstance(axes, dict) else ())])}") from None
     _check(study, str(file))
     if not study.study.folder:
         settings = study.study.model_copy(update={"folder": f"runs/studies/{Path(file).stem}"})
@@ -306,13 +307,15 @@ def _acyclic(study: Study, name: str, file: str) -> None:
         chain.append(before)
 
 
-def _first(error: ValidationError) -> str:
-    """One line for the first problem pydantic found."""
+def _first(error: ValidationError, filters: Sequence[str]) -> str:
+    """One line for the first problem pydantic found; ``filters`` are the names that ``--only`` takes."""
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
     where = ".".join(path)
     if problem["type"] == "extra_forbidden":
         known = list(_section(path[:-1]).model_fields)
+        if where in filters:
+            return f"unknown key {quoted(where)}; to run a part of the cells, give each filter as --only {where}=..."
         return f"unknown key {quoted(where)}{nearest(path[-1], known)}; there are: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{where} is missing"
