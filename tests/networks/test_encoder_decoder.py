@@ -53,7 +53,7 @@ def test_the_finest_stride_gives_the_decoder_one_map_more() -> None:
         for size in [(64, 96), (97, 131)]:
             outputs = network.outputs(torch.rand(1, 3, *size))
             assert outputs.logits.shape == (1, 2, *size)
-            assert outputs.coarse.shape[-2:] == tuple(-(-side // 32) * 16 for side in size)
+            assert outputs.coarse.shape[-2:] == tuple(-(-side // 2) for side in size)
             assert list(outputs.features) == [f"stage{number}" for number in range(1, 6)]
     plain = create("encoder_decoder", "retina2", **options)
     assert plain.backbone.strides == [4, 8, 16, 32]
@@ -96,9 +96,19 @@ def test_images_are_padded_with_their_last_column_and_row_not_stretched(encoder:
     rows, columns = (torch.arange(-(-side // multiple) * multiple).clamp(max=side - 1) for side in (50, 70))
     with torch.no_grad():
         outputs, whole = network.outputs(image), network.outputs(image[..., rows[:, None], columns])
+    height, width = (-(-side // network.backbone.strides[0]) for side in (50, 70))
+    assert outputs.coarse.shape[-2:] == (-(-50 // multiple), -(-70 // multiple))
+    torch.testing.assert_close(outputs.coarse, whole.coarse[..., : outputs.coarse.shape[2], : outputs.coarse.shape[3]])
+    torch.testing.assert_close(outputs.features["stage1"], whole.features["stage1"][..., :height, :width])
     torch.testing.assert_close(outputs.logits, whole.logits[..., :50, :70])
-    assert outputs.coarse.shape == whole.coarse.shape
-    assert whole.coarse.shape[-2:] == tuple(len(ends) // network.backbone.strides[-1] for ends in (rows, columns))
+
+
+def test_logits_are_the_resized_coarse_ones_where_the_stride_of_the_decoder_divides_the_size() -> None:
+    network = create("encoder_decoder", "camvid11", encoder="mobilenetv2_035", decoder="swiftnet").eval()
+    with torch.no_grad():
+        outputs = network.outputs(torch.rand(1, 3, 36, 52))
+    assert outputs.coarse.shape == (1, 11, 9, 13)
+    assert torch.equal(network.enlarged(outputs.coarse, (36, 52)), outputs.logits)
 
 
 def test_linear_on_all_maps_is_one_convolution_of_all_maps_side_by_side() -> None:

@@ -12,6 +12,7 @@ timm's (Wightman, 2019) and those of `hardy.networks.encoders`.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ __all__ = ["EncoderDecoder"]
 
 class EncoderDecoder(Network):
     """Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. The decoder gives the embedding and the
-    coarse logits, at its stride; both belong to the padded image.
+    coarse logits, at its stride. All have ceil(H / stride) x ceil(W / stride) cells, the padding cut off.
 
     Args:
         label_space: the classes predicted.
@@ -97,16 +98,16 @@ class EncoderDecoder(Network):
         padded = pad(self.normalise(images), self.backbone.strides[-1], None)
         maps = self.backbone(padded)
         embedding, logits, own = self.decoder.decode(maps)
+        inside = partial(_inside, padded=padded.shape[-2:], size=size)
         maps = maps[: len(self.backbone.channels)]
+        features = {f"stage{number}": inside(x) for number, x in enumerate(maps, start=1)}
         extras = dict(own)
         if self.aux is not None and self.training:
             extras["aux_stage"] = crop(resize(self.aux(maps[-2:][0]), padded.shape[-2:]), size)
-        features = {
-            f"stage{number}": x[..., : -(-size[0] // stride), : -(-size[1] // stride)]  # without cells of padding only
-            for number, (x, stride) in enumerate(zip(maps, self.backbone.strides, strict=True), start=1)
-        }
-        full_size = crop(resize(logits, padded.shape[-2:]), size)
-        return Outputs(full_size, features, extras, coarse=logits, embedding=embedding)
+        coarse = inside(logits)
+        stride = padded.shape[-2] // logits.shape[-2]
+        full_size = crop(resize(coarse, [stride * cells for cells in coarse.shape[-2:]]), size)
+        return Outputs(full_size, features, extras, coarse=coarse, embedding=inside(embedding))
 
     def link(self, names: Sequence[str]) -> None:
         """See `Network.link`."""
@@ -124,6 +125,12 @@ class EncoderDecoder(Network):
         terms = super().losses(outputs, labels, pixel_loss)
         own = self.decoder.losses(outputs.extras, pad(labels, self.backbone.strides[-1], value=IGNORE))
         return terms if own is None else {**terms, **own}
+
+
+def _inside(x: Tensor, padded: Sequence[int], size: Sequence[int]) -> Tensor:
+    """The cells of ``x`` (B, C, h, w), a map of images of the size ``padded``, that cover a part of ``size`` (H, W)."""
+    strides = [side // cells for side, cells in zip(padded, x.shape[-2:], strict=True)]
+    return crop(x, [(side + stride - 1) // stride for side, stride in zip(size, strides, strict=True)])
 
 
 def _backbone(

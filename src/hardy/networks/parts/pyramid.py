@@ -217,11 +217,12 @@ def pad(images: Tensor, multiple: int, value: float | None = 0) -> Tensor:
 def crop(images: Tensor, size: Sequence[int]) -> Tensor:
     """The upper left part of ``images`` with ``size`` (height, width); the rest is padding.
 
-    In an exported graph this is a negative padding, because a slice would fix whether the images need any padding.
+    In an exported graph of open sizes this is a negative padding, because a slice would fix whether the images need any
+    padding.
     """
     height, width = size
-    if not torch.compiler.is_exporting():
-        return images[..., :height, :width]
+    if all(isinstance(side, int) for side in (*size, *images.shape[-2:])):
+        return images if tuple(images.shape[-2:]) == tuple(size) else images[..., :height, :width]
     return F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
 
 
