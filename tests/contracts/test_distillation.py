@@ -173,7 +173,7 @@ def test_a_resumed_run_ends_with_the_same_bits(name: str, kind: str, tmp_path) -
     def fit(folder) -> Fit:
         student, teacher = network(kind, 8, 0), network(kind, 16, 1)
         seed_all(0, "algorithm")
-        loss = LOSSES.build("cross_entropy", {"class_count": len(student.labels)})
+        loss = LOSSES.build("cross_entropy", {"class_count": len(student.label_space)})
         algorithm = Distillation(student, loss, Teacher(teacher), losses={name: {}}, balance_every=2)
         return Fit(algorithm, batches, Optim(name="adam", lr=1e-3, steps=3), RunSection(device="cpu"), folder=folder)
 
