@@ -98,7 +98,7 @@ def make_cells(study: Study, file: Path, overrides: Sequence[str] = ()) -> Cells
         InputError: for an invalid recipe (the message names the cell), or for an unknown axis or value.
     """
     _refuse_overridden(study, overrides)
-    values = {name: _settings(name, axis, study, file) for name, axis in study.grid.items()}
+    values = {name: _settings(name, axis, study, file, overrides) for name, axis in study.grid.items()}
     axes = {name: tuple(axis for axis in study.grid if axis in _axes(study, name)) for name in study.stages}
     _refuse_endless(study, values, axes)
     made: dict[str, Cell] = {}
@@ -180,10 +180,10 @@ def _name(stage: str, chosen: Mapping[str, str], axes: Mapping[str, Sequence[str
     return ",".join([stage, *(f"{axis}={chosen[axis]}" for axis in sorted(axes[stage]))])
 
 
-def _settings(name: str, axis: Axis, study: Study, file: Path) -> dict[str, Setting]:
+def _settings(name: str, axis: Axis, study: Study, file: Path, overrides: Sequence[str]) -> dict[str, Setting]:
     """Value name -> setting, for every value of an axis."""
     if axis.leave_out is not None:
-        return _left_out(name, axis, study, file)
+        return _left_out(name, axis, study, file, overrides)
     named = (
         axis.values.items() if isinstance(axis.values, dict) else [(value_name(value), value) for value in axis.values]
     )
@@ -197,15 +197,16 @@ def _settings(name: str, axis: Axis, study: Study, file: Path) -> dict[str, Sett
     return settings
 
 
-def _left_out(name: str, axis: Axis, study: Study, file: Path) -> dict[str, Setting]:
-    """Domain name -> setting with this domain as the unseen one and the others as sources."""
+def _left_out(name: str, axis: Axis, study: Study, file: Path, overrides: Sequence[str]) -> dict[str, Setting]:
+    """Domain name -> setting with this domain as the unseen one and the others as sources; ``overrides`` may change the
+    root and the options of data sets."""
     from hardy.data import sources  # which imports torch
 
     references = listed(axis.leave_out or ())
     if any("/" not in reference or reference.endswith("/*") for reference in references):
         stage = study.stages[_stages(study, name)[0]]
         written = mapping(file.parent / expanded(stage.recipe), "a recipe is a mapping of sections").get("data", {})
-        texts = [text for text in _texts(stage.set) if text.startswith("data.")]
+        texts = [text for text in (*_texts(stage.set), *overrides) if text.startswith("data.")]
         data = from_values({"network": {"run": "any"}, "data": written}, texts, stage.recipe).data
         domains = sources.domains(references, root=sources.data_root(data.root), options=data.datasets)
         references = tuple(domain.name for domain in domains)
