@@ -209,7 +209,7 @@ def pad(images: Tensor, multiple: int, value: float | None = 0) -> Tensor:
     ``value``, or if it is None with the last column and row."""
     height, width = images.shape[-2:]
     ends = (0, -width % multiple, 0, -height % multiple)
-    if all(isinstance(end, int) and end == 0 for end in ends):  # the sizes of an exported graph may be open
+    if multiple == 1 or all(isinstance(end, int) and end == 0 for end in ends):  # an exported graph may have open sizes
         return images
     return F.pad(images, ends, "replicate") if value is None else F.pad(images, ends, value=value)
 
