@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from hardy import records
-from hardy.errors import InputError
 from hardy.records import Record
 
 STORE = Path(__file__).parent / "records"
@@ -49,7 +48,7 @@ def main() -> None:
     for folder in given.studies:
         file = folder / "records.jsonl"
         if not file.exists():
-            raise InputError(f"{file} does not exist: give the folder of a study with a measured cell")
+            parser.error(f"{file} does not exist: give the folder of a study with a measured cell")
         found = merged(found, records.read(file), str(Path.cwd()))
     fresh = store.with_suffix(".new")
     fresh.unlink(missing_ok=True)

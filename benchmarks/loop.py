@@ -1,6 +1,6 @@
 """Hardy's training step against the same network, loss, optimiser and batches in a bare PyTorch loop.
 
-Both loops take the same batches, made once and kept in memory, and step copies of one network with the same optimiser;
+The loops take the same batches, made once and kept in memory, and step copies of one network with the same optimiser;
 they alternate in blocks of a few steps, each in a process and a thread of its own, and processor time is counted, so
 that a noisy machine is noisy for all. The bare loop runs twice: as anyone writes it, and with the memory that it frees
 kept in the process, as Hardy keeps it (`hardy.ops.kept_memory`). The figures are the medians over the rounds of Hardy's
@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from itertools import count, islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, Pipe
@@ -88,18 +89,20 @@ def loop(kind: str, case: Case, asked: Connection) -> None:
     optim = Optim(name="adamw", steps=10**6, batch=images, lr=1e-3)
     data = batches(size, images)
     with nullcontext() if kind == "bare" else kept_memory():
-        run: Callable[[int], object]
+        run: Callable[[int], object] = partial(_advance, bare(algorithm, optim, data))
         if kind == "hardy":
             place = RunSection(device="cpu", log_every=10**6, channels_last=True)
             run = Fit(algorithm, lambda start, *_: (data[s % len(data)] for s in count(start)), optim, place).run
-        else:
-            steps = bare(algorithm, optim, data)
-            run = lambda wanted: list(islice(steps, wanted))  # noqa: E731
         while wanted := asked.recv():
             began = time.process_time()
             run(wanted)
             asked.send(1e3 * (time.process_time() - began) / wanted)
     asked.send(checksum(network.state_dict(), {}))
+
+
+def _advance(steps: Iterator[None], wanted: int) -> None:
+    for _ in islice(steps, wanted):
+        pass
 
 
 def compare(case: Case, rounds: int) -> dict[str, list[float]]:

@@ -103,6 +103,20 @@ def test_images_are_padded_with_their_last_column_and_row_not_stretched(encoder:
     torch.testing.assert_close(outputs.logits, whole.logits[..., :50, :70])
 
 
+@pytest.mark.parametrize("decoder", ["eomt", "linear", "mask2former", "upernet"])
+def test_patches_that_are_no_power_of_two_give_logits_of_the_image(decoder: str) -> None:
+    """Four cells for a patch of 14 pixels are 3.5 pixels wide: they belong to the padded image of 56x70."""
+    network = create("encoder_decoder", "camvid11", encoder=VIT, decoder=decoder, vit={"patch": 14}).eval()
+    image = torch.rand(1, 3, 50, 70)
+    whole = image[..., torch.arange(56).clamp(max=49), :]
+    with torch.no_grad():
+        outputs, padded = network.outputs(image), network.outputs(whole)
+    assert padded.logits.shape == (1, 11, 56, 70)
+    torch.testing.assert_close(outputs.logits, padded.logits[..., :50, :])
+    torch.testing.assert_close(outputs.coarse, padded.coarse)
+    torch.testing.assert_close(padded.logits, network.enlarged(padded.coarse, (56, 70)))
+
+
 def test_logits_are_the_resized_coarse_ones_where_the_stride_of_the_decoder_divides_the_size() -> None:
     network = create("encoder_decoder", "camvid11", encoder="mobilenetv2_035", decoder="swiftnet").eval()
     with torch.no_grad():

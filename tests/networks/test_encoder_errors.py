@@ -25,15 +25,14 @@ def test_an_encoder_that_cannot_dilate_says_so(name, stride):
     assert "\n" not in line
 
 
-@pytest.mark.parametrize(("network", "size"), [("encoder_decoder", "64x64"), ("classifier", "45x33")])
-def test_a_size_that_an_encoder_does_not_take_comes_with_one_that_it_takes(network, size):
-    """The size is that of the padded image, which the encoder gets."""
+@pytest.mark.parametrize("network", ["encoder_decoder", "classifier"])
+def test_a_size_that_an_encoder_does_not_take_comes_with_one_that_it_takes(network):
     options = {"decoder": "linear"} if network == "encoder_decoder" else {}
     halo = create(network, "pacs7", encoder="halonet26t", **options).eval()
     with torch.no_grad(), pytest.raises(InputError) as caught:
         halo(torch.rand(1, 3, 45, 33))
     assert str(caught.value) == (
-        f"encoder 'halonet26t' does not take {size} (AssertionError); sides such as 256x256 work (data.size, data.crop)"
+        "encoder 'halonet26t' does not take 45x33 (AssertionError); sides such as 256x256 work (data.size, data.crop)"
     )
     with torch.no_grad():
         assert halo(torch.rand(1, 3, 256, 256)).shape[:2] == (1, 7)

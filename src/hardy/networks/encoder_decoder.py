@@ -23,7 +23,7 @@ from hardy.errors import InputError
 from hardy.networks.base import Network, PixelLoss, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
-from hardy.networks.parts.encoder_errors import one_line_errors
+from hardy.networks.parts.encoder_errors import one_line_errors, size_errors
 from hardy.networks.parts.plain import Plain, checked
 from hardy.networks.parts.pyramid import Pyramid, crop, pad
 from hardy.registry import DECODERS
@@ -31,10 +31,14 @@ from hardy.types import IGNORE, Outputs, Terms
 
 __all__ = ["EncoderDecoder"]
 
+_HALVED = (4, 8, 16, 32, 64)
+"""Coarsest strides from which a decoder that doubles the size of a map reaches whole strides: 14 would become 3.5."""
+
 
 class EncoderDecoder(Network):
     """Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. The decoder gives the embedding and the
-    coarse logits, at its stride. All have ceil(H / stride) x ceil(W / stride) cells, the padding cut off.
+    coarse logits, at its stride. All have ceil(H / stride) x ceil(W / stride) cells, the padding cut off; with patches
+    whose side is no power of two, such as 14 pixels, the decoder's two belong to the padded image.
 
     Args:
         label_space: the classes predicted.
@@ -96,18 +100,21 @@ class EncoderDecoder(Network):
         """See `Network.outputs`."""
         size = images.shape[-2:]
         padded = pad(self.normalise(images), self.backbone.strides[-1], None)
-        maps = self.backbone(padded)
-        embedding, logits, own = self.decoder.decode(maps)
-        inside = partial(_inside, padded=padded.shape[-2:], size=size)
+        with size_errors(self.backbone.name, self.backbone, self.backbone, images):
+            maps = self.backbone(padded)
+        embedding, coarse, own = self.decoder.decode(maps)
+        covered: Sequence[int] = padded.shape[-2:]
+        inside = partial(_inside, padded=covered, size=size)
         maps = maps[: len(self.backbone.channels)]
         features = {f"stage{number}": inside(x) for number, x in enumerate(maps, start=1)}
         extras = dict(own)
         if self.aux is not None and self.training:
-            extras["aux_stage"] = crop(resize(self.aux(maps[-2:][0]), padded.shape[-2:]), size)
-        coarse = inside(logits)
-        stride = padded.shape[-2] // logits.shape[-2]
-        full_size = crop(resize(coarse, [stride * cells for cells in coarse.shape[-2:]]), size)
-        return Outputs(full_size, features, extras, coarse=coarse, embedding=inside(embedding))
+            extras["aux_stage"] = crop(resize(self.aux(maps[-2:][0]), covered), size)
+        if self.backbone.strides[-1] in _HALVED:
+            stride = covered[0] // coarse.shape[-2]
+            embedding, coarse = inside(embedding), inside(coarse)
+            covered = [stride * cells for cells in coarse.shape[-2:]]
+        return Outputs(crop(resize(coarse, covered), size), features, extras, coarse=coarse, embedding=embedding)
 
     def link(self, names: Sequence[str]) -> None:
         """See `Network.link`."""

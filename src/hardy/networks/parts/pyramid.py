@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from hardy.errors import InputError, nearest, within
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD
 from hardy.networks.building.weights import digest, fill, is_file, note, read_weights
-from hardy.networks.parts.encoder_errors import one_line_errors, reason, size_errors
+from hardy.networks.parts.encoder_errors import one_line_errors, reason
 from hardy.networks.parts.foundation_names import in_names_of_timm, release_of, stated
 from hardy.networks.parts.hub import HUB, no_retries_shown
 from hardy.networks.parts.hub import fetched as fetched_from_hub
@@ -85,8 +85,14 @@ class Pyramid(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W) -> maps (B, C, h, w); after `give` also the prefix tokens (B, P, C), last."""
-        with size_errors(self.name, self.model, self._maps, images):
-            return self._maps(images)
+        options = {"indices": self.indices, "norm": self._plain.final_norm, "intermediates_only": True}
+        if not self._prefix:
+            maps: list[Tensor] = self.model.forward_intermediates(images, **options)
+            return maps
+        pairs = self.model.forward_intermediates(images, return_prefix_tokens=True, **options)
+        if self.model.num_prefix_tokens:
+            return [*(spatial for spatial, _ in pairs), pairs[-1][1]]
+        return [*pairs, pairs[-1].flatten(2).transpose(1, 2)[:, :0]]
 
     def give(self, count: int) -> tuple[list[nn.Module], nn.Module]:
         """Remove the last ``count`` blocks of a plain transformer and the norm after them, in place, and return them.
@@ -111,16 +117,6 @@ class Pyramid(nn.Module):
         self.indices = _even(len(blocks) - count)
         self.channels, self.strides = self.channels[: len(self.indices)], self.strides[: len(self.indices)]
         return given, norm
-
-    def _maps(self, images: Tensor) -> list[Tensor]:
-        options = {"indices": self.indices, "norm": self._plain.final_norm, "intermediates_only": True}
-        if not self._prefix:
-            maps: list[Tensor] = self.model.forward_intermediates(images, **options)
-            return maps
-        pairs = self.model.forward_intermediates(images, return_prefix_tokens=True, **options)
-        if self.model.num_prefix_tokens:
-            return [*(spatial for spatial, _ in pairs), pairs[-1][1]]
-        return [*pairs, pairs[-1].flatten(2).transpose(1, 2)[:, :0]]
 
 
 def stages(
