@@ -45,6 +45,27 @@ def test_a_stop_is_obeyed_after_the_step_and_the_checkpoint_is_written(shallow, 
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
+@pytest.mark.parametrize("step", [3, 9], ids=["midway", "last"])
+@pytest.mark.parametrize("method", ["_is_due", "save"])
+def test_a_stop_between_two_steps_is_obeyed_with_its_checkpoint(shallow, colours, tmp_path, monkeypatch, method, step):
+    usual = getattr(Fit, method)
+
+    def interrupted(loop, *arguments):
+        done = usual(loop, *arguments)
+        if loop.progress.step == step and not asked:
+            asked.append(step)
+            signal.raise_signal(signal.SIGTERM)
+        return done
+
+    asked = []
+    monkeypatch.setattr(Fit, method, interrupted)
+    section = place(checkpoint_every=100 if method == "_is_due" else 3)
+    loop = Fit(ERM(shallow().network, CrossEntropy(3)), colours(), Optim(steps=9), section, folder=tmp_path)
+    with pytest.raises(Stopped, match=f"stopped after step {step}"):
+        loop.run()
+    assert read(tmp_path / "checkpoint.safetensors", "").step == step
+
+
 def test_a_second_signal_acts_as_it_did_before(shallow, colours):
     class Impatient(ERM):
         def after_step(self, step):

@@ -189,15 +189,16 @@ class Fit:
         last = self.optim.steps if steps is None else min(self.progress.step + steps, self.optim.steps)
         self.model.train()
         with stop_signal() as stop, self._reading(), checkpointed(self.checkpointed):
-            while self.progress.step < last:
+            while self.progress.step < last and not stop.asked:
                 self._step(self._next())
                 done = self.progress.step
                 if validate and (done == self.optim.steps or (every and done % every == 0)):
                     self._validate(validate, done)
-                if stop.asked or self._is_due(done):
+                if self._is_due(done):
                     self.save()
-                if stop.asked:
-                    raise Stopped(done, stop.asked)
+            if stop.asked:  # at any time since the last step began, also while its checkpoint was written
+                self.save()
+                raise Stopped(self.progress.step, stop.asked)
         return self.progress
 
     def _is_due(self, step: int) -> bool:
