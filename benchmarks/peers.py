@@ -1,6 +1,6 @@
 """Networks of `segmentation_models_pytorch` beside which Hardy's are measured, without pre-trained weights.
 
-Their sides must be multiples of 32 or 16: images are padded and the logits cut, as whoever uses them has to.
+Their sides must be multiples of 32 or 16: images are resized, as for Hardy's networks.
 """
 
 import segmentation_models_pytorch as smp
@@ -8,23 +8,22 @@ from torch import Tensor, nn
 
 from hardy.data.label_spaces import LabelSpace
 from hardy.networks.base import Network, resize
-from hardy.networks.parts.pyramid import pad
 from hardy.types import Outputs
 
 __all__ = ["DeepLabV3Plus", "LinkNet", "SegFormer"]
 
 
 class _Peer(Network):
+    multiple = 32
+
     def __init__(self, label_space: LabelSpace, module: nn.Module) -> None:
         super().__init__(label_space)
         self.module = module
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
-        height, width = images.shape[-2:]
-        padded = pad(self.normalise(images), 32)
-        logits = self.module(padded)
-        return Outputs(resize(logits, padded.shape[-2:])[..., :height, :width], coarse=logits)
+        logits = self.module(self.normalise(images))
+        return Outputs(resize(logits, images.shape[-2:]), coarse=logits)
 
 
 class LinkNet(_Peer):

@@ -56,7 +56,7 @@ class Outputs:
         features: named feature maps (B, C, h, w), the encoder's stages first; `Network.feature_stages` lists them.
         extras: named further tensors, batch first; auxiliary logits are ``extras["aux_<name>"]`` (B, K, h, w).
         coarse: (B, K, h, w), the logits at the network's own stride, before `Network.enlarged` resizes them to the
-            images. If an encoder pads to complete patches, they cover the padded images. None for image-level networks.
+            images. None for image-level networks.
         embedding: the input of the head, (B, C, h, w), or pooled (B, C) for image-level networks, before any dropout.
             The head is the classifying layer and the layers before it that have a single input. So the embedding is the
             last map that combines all branches and scales. None for a wrapped module that does not name it.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from repeats import without_repeats
+from torch.nn import functional as F
 
 from hardy.data.label_spaces import find_label_space
 from hardy.networks.base import Network
@@ -42,7 +43,8 @@ def listed(network: Network) -> tuple[Stage, ...]:
 
 
 def holds(stages: Sequence[Stage], size: tuple[int, int], outputs: Outputs) -> None:
-    """The features are those listed, with their channels and ceil(H / stride) x ceil(W / stride) cells."""
+    """The features are those listed, with their channels and, for layers that see H x W pixels, ceil(H / stride) x
+    ceil(W / stride) cells."""
     assert [stage.name for stage in stages] == list(outputs.features)
     for name, stride, channels in stages:
         shape = (1, channels, *(math.ceil(side / stride) for side in size))
@@ -50,8 +52,10 @@ def holds(stages: Sequence[Stage], size: tuple[int, int], outputs: Outputs) -> N
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_stages_are_those_of_a_real_pass(listed: Sequence[Stage], seen: dict[tuple[int, int], Outputs], size) -> None:
-    holds(listed, size, seen[size])
+def test_stages_are_those_of_a_real_pass(
+    network: Network, listed: Sequence[Stage], seen: dict[tuple[int, int], Outputs], size
+) -> None:
+    holds(listed, network.fitted(size), seen[size])
     strides = [stage.stride for stage in listed if stage.name.startswith("stage")]
     assert strides == sorted(strides), "finest first"
 
@@ -72,13 +76,36 @@ def vars_of(network: Network) -> dict[str, torch.Tensor]:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
-def test_coarse_logits_resized_are_the_logits(network: Network, seen: dict[tuple[int, int], Outputs]) -> None:
-    outputs = seen[SIZES[0]]
+@pytest.mark.parametrize("size", SIZES)
+def test_coarse_logits_resized_are_the_logits(network: Network, seen: dict[tuple[int, int], Outputs], size) -> None:
+    """They have ceil(H / stride) x ceil(W / stride) cells of the image, also where the layers see another size."""
+    outputs = seen[size]
     if network.image_level:
         assert outputs.coarse is None
         return
     assert outputs.coarse is not None
-    assert torch.equal(network.enlarged(outputs.coarse, SIZES[0]), outputs.logits)
+    assert torch.equal(network.enlarged(outputs.coarse, size), outputs.logits)
+    stride = SIZES[0][0] // seen[SIZES[0]].coarse.shape[-2]
+    assert tuple(outputs.coarse.shape[-2:]) == tuple(math.ceil(side / stride) for side in size)
+
+
+def test_the_layers_see_images_of_the_nearest_multiples(
+    network: Network, listed: Sequence[Stage], seen: dict[tuple[int, int], Outputs]
+) -> None:
+    if not network.image_level:
+        assert all(network.multiple % stage.stride == 0 for stage in listed if stage.stride <= 32)
+    size = SIZES[1]
+    height, width = network.fitted(size)
+    assert max(abs(height - size[0]), abs(width - size[1])) <= network.multiple / 2
+    ready, images = copy.deepcopy(network).eval(), torch.rand(1, 3, *size)
+    resized = F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        found, expected = ready.outputs(images), ready.outputs(resized)
+    for name, value in found.features.items():
+        assert torch.equal(value, expected.features[name])
+    if expected.coarse is not None:
+        cells = found.coarse.shape[-2:]
+        assert torch.equal(network.enlarged(expected.coarse, cells), found.coarse)
 
 
 def test_gradients_flow_back_from_features_and_embedding(network: Network) -> None:

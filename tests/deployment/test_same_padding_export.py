@@ -46,18 +46,19 @@ def test_same_padding_stays_open_in_a_graph(tmp_path: Path) -> None:
 
 @pytest.mark.costly
 @pytest.mark.parametrize(
-    "options",
+    ("name", "options"),
     [
-        {"encoder": "mobilenetv2_035", "decoder": "swiftnet"},
-        {"encoder": "vit_tiny_patch16_224", "decoder": "upernet", "vit": {"patch": 14}},
+        ("fast_scnn", {}),
+        ("encoder_decoder", {"encoder": "mobilenetv2_035", "decoder": "swiftnet"}),
+        ("encoder_decoder", {"encoder": "vit_tiny_patch16_224", "decoder": "upernet", "vit": {"patch": 14}}),
     ],
 )
-def test_padding_and_cropping_stay_open_in_a_graph(options: dict[str, Any], tmp_path: Path) -> None:
-    """ONNX divides integers towards zero, so a rounding up that needs the floor would cut one cell too much."""
-    network = hardy.create("encoder_decoder", "camvid11", **options).eval()
+def test_the_sizes_that_layers_see_stay_open_in_a_graph(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    network = hardy.create(name, "camvid11", **options).eval()
     hardy.export(network, tmp_path / "net.onnx", size=(65, 98), dynamic=True, output="logits")
     session = Session(tmp_path / "net.onnx")
     for size in ((64, 64), (97, 131), (112, 84)):
         images = torch.rand(1, 3, *size)
         with torch.no_grad():
-            torch.testing.assert_close(session(images), network(images), rtol=1e-3, atol=1e-4)
+            wanted = network(images)
+        torch.testing.assert_close(session(images), wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))

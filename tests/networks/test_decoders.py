@@ -84,7 +84,7 @@ def test_fanets_top_down_path_is_that_of_the_network() -> None:
     )
     decoder = filled(built, network, {"classifier": "head"})
     with torch.no_grad():
-        outputs = network.outputs(torch.rand(1, 3, 130, 195))
+        outputs = network.outputs(torch.rand(1, 3, 128, 192))
         decoded = decoder([outputs.features[f"stage{number}"] for number in range(1, 5)])
     torch.testing.assert_close(decoded, outputs.coarse, rtol=1e-5, atol=1e-5 * float(decoded.abs().max()))
 
@@ -102,7 +102,7 @@ def test_what_fast_scnn_does_behind_its_branches_is_that_of_the_network() -> Non
     seen: list[Tensor] = []
     pooling.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        outputs = network.outputs(torch.rand(1, 3, 97, 131))
+        outputs = network.outputs(torch.rand(1, 3, 96, 128))
         decoded = decoder.eval()([outputs.features["detail"], seen[0]])
     assert torch.equal(decoded, outputs.coarse)
 

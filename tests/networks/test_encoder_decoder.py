@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 import torch
 
+from hardy.blocks.sizes import resize
 from hardy.errors import InputError
 from hardy.networks.building.create import create
 from hardy.registry import DECODERS
@@ -61,21 +62,6 @@ def test_the_finest_stride_gives_the_decoder_one_map_more() -> None:
     assert shared == {k: v.shape for k, v in network.state_dict().items() if k.startswith("backbone.")}
 
 
-@pytest.mark.parametrize("size", [(95, 96), (63, 77), (33, 65), (90, 84)])
-def test_same_padding_does_not_shift_the_maps_of_other_sizes(size: tuple[int, int]) -> None:
-    """Far from the right and the bottom the maps of a part of an image are those of the whole, at odd sides too."""
-    torch.manual_seed(0)
-    options = {"encoder": "tf_efficientnet_lite0", "decoder": "linear", "finest_stride": 2}
-    network = create("encoder_decoder", "retina2", **options).eval()
-    whole = torch.rand(1, 3, 128, 128)
-    with torch.no_grad():
-        maps = [network.outputs(images).features for images in (whole, whole[..., : size[0], : size[1]])]
-    for name, reach in (("stage1", 8), ("stage2", 24)):  # pixels that a cell looks ahead, at most
-        height, width = ((side - reach) // (2 if name == "stage1" else 4) for side in size)
-        assert min(height, width) > 1
-        torch.testing.assert_close(maps[1][name][..., :height, :width], maps[0][name][..., :height, :width])
-
-
 @pytest.mark.parametrize(
     ("encoder", "words"),
     [
@@ -89,32 +75,31 @@ def test_encoders_without_a_map_of_stride_2_say_so(encoder: str, words: str) -> 
         create("encoder_decoder", "retina2", encoder=encoder, finest_stride=2, decoder="linear")
 
 
-@pytest.mark.parametrize(("encoder", "multiple"), [(VIT, 16), ("tf_efficientnet_lite0", 32), ("stdc1", 32)])
-def test_images_are_padded_with_their_last_column_and_row_not_stretched(encoder: str, multiple: int) -> None:
-    network = create("encoder_decoder", "camvid11", encoder=encoder, decoder="linear").eval()
-    image = torch.rand(1, 3, 50, 70)
-    rows, columns = (torch.arange(-(-side // multiple) * multiple).clamp(max=side - 1) for side in (50, 70))
-    with torch.no_grad():
-        outputs, whole = network.outputs(image), network.outputs(image[..., rows[:, None], columns])
-    height, width = (-(-side // network.backbone.strides[0]) for side in (50, 70))
-    assert outputs.coarse.shape[-2:] == (-(-50 // multiple), -(-70 // multiple))
-    torch.testing.assert_close(outputs.coarse, whole.coarse[..., : outputs.coarse.shape[2], : outputs.coarse.shape[3]])
-    torch.testing.assert_close(outputs.features["stage1"], whole.features["stage1"][..., :height, :width])
-    torch.testing.assert_close(outputs.logits, whole.logits[..., :50, :70])
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"encoder": VIT}, (48, 64)),
+        ({"encoder": VIT, "vit": {"patch": 14}}, (56, 70)),
+        ({"encoder": "tf_efficientnet_lite0"}, (64, 64)),
+        ({"encoder": "mobilenetv2_035", "output_stride": 8}, (48, 72)),
+        ({"encoder": "stdc1"}, (64, 64)),
+    ],
+)
+def test_the_layers_see_the_nearest_multiples_of_the_coarsest_stride(
+    options: dict[str, Any], size: tuple[int, int]
+) -> None:
+    assert create("encoder_decoder", "camvid11", decoder="linear", **options).fitted((50, 70)) == size
 
 
 @pytest.mark.parametrize("decoder", ["eomt", "linear", "mask2former", "upernet"])
 def test_patches_that_are_no_power_of_two_give_logits_of_the_image(decoder: str) -> None:
-    """Four cells for a patch of 14 pixels are 3.5 pixels wide: they belong to the padded image of 56x70."""
+    """Four cells for a patch of 14 pixels are 3.5 pixels wide, so the coarse logits stay those of the resized image."""
     network = create("encoder_decoder", "camvid11", encoder=VIT, decoder=decoder, vit={"patch": 14}).eval()
     image = torch.rand(1, 3, 50, 70)
-    whole = image[..., torch.arange(56).clamp(max=49), :]
     with torch.no_grad():
-        outputs, padded = network.outputs(image), network.outputs(whole)
-    assert padded.logits.shape == (1, 11, 56, 70)
-    torch.testing.assert_close(outputs.logits, padded.logits[..., :50, :])
-    torch.testing.assert_close(outputs.coarse, padded.coarse)
-    torch.testing.assert_close(padded.logits, network.enlarged(padded.coarse, (56, 70)))
+        outputs, resized = network.outputs(image), network.outputs(resize(image, (56, 70)))
+    torch.testing.assert_close(outputs.coarse, resized.coarse)
+    torch.testing.assert_close(outputs.logits, network.enlarged(resized.coarse, (50, 70)))
 
 
 def test_logits_are_the_resized_coarse_ones_where_the_stride_of_the_decoder_divides_the_size() -> None:

@@ -19,6 +19,7 @@ from surgery import halved
 def test_size() -> None:
     network = create("icnet", "cityscapes19")
     assert parameters(network) == 6_699_987
+    network.multiple = 1  # images as they are, as in the paper
     assert gmacs(network, (1025, 2049)) == pytest.approx(29.812, rel=1e-3)
 
 
@@ -44,10 +45,10 @@ def test_strides_and_widths(options: dict, widths: tuple[int, ...]) -> None:  # 
     shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     full, half, quarter, fused = widths
     assert shapes == {
-        "full": (full, 13, 17),
-        "half": (half, 7, 9),
-        "quarter": (quarter, 4, 5),
-        "fused": (fused, 25, 33),
+        "full": (full, 12, 16),
+        "half": (half, 6, 8),
+        "quarter": (quarter, 3, 4),
+        "fused": (fused, 24, 32),
         "logits": (7, 25, 33),
     }
 
@@ -62,8 +63,8 @@ def test_each_branch_sees_its_resolution() -> None:
     features = network.outputs(images).features
     x = network.normalise(images)
     assert torch.equal(seen["full"], x)
-    assert torch.equal(seen["half"], F.interpolate(x, (49, 65), mode="bilinear", align_corners=False))
-    quarter = F.interpolate(features["half"], (4, 5), mode="bilinear", align_corners=False)
+    assert torch.equal(seen["half"], F.interpolate(x, (48, 64), mode="bilinear", align_corners=False))
+    quarter = F.interpolate(features["half"], (3, 4), mode="bilinear", align_corners=False)
     assert torch.equal(seen["quarter"], quarter)
     dilations = [[block.filter[0].dilation[0] for block in stage] for stage in list(network.backbone.children())[1:]]
     assert dilations == [[1] * 3, [1] * 4, [2] * 6, [4] * 3]

@@ -24,11 +24,13 @@ FOLDER = Path(__file__).parent / "parity"
 
 
 def release_of(publication: str, folder: Path) -> tuple[Network, dict[str, Any]]:
-    """The network of the drawn file of ``publication``, imported, and the outputs of its release."""
+    """The network of the drawn file of ``publication``, imported, and the outputs of its release, which sees images of
+    any size as they are."""
     description = json.loads((FOLDER / f"{publication}.json").read_text())
     assert description["repository"] == PUBLICATIONS.build(publication).repository
     save_file(state(description["shapes"]), folder / "some.safetensors")
     network = hardy.import_weights(folder / "some.safetensors", "cityscapes19", source=publication)
+    network.multiple = 1
     return network, description["outputs"]
 
 

@@ -68,9 +68,9 @@ def test_features(variant: str, channels: tuple[int, ...], width: int) -> None:
     with torch.no_grad():
         outputs = network.outputs(torch.rand(1, 3, 192, 200))
     shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
-    sides = [(48, 50), (24, 25), (12, 13), (6, 7), (3, 4)]
+    sides = [(48, 48), (24, 24), (12, 12), (6, 6), (3, 3)]
     stages = {f"stage{n}": (c, *side) for n, c, side in zip(range(1, 6), channels, sides, strict=True)}
-    assert shapes == {**stages, "fused": (width, 24, 25), "logits": (11, 24, 25)}
+    assert shapes == {**stages, "fused": (width, 24, 24), "logits": (11, 24, 25)}
     assert len(network.transformers) == (3 if variant == "l" else 2)
 
 
@@ -87,7 +87,7 @@ def test_the_head_multiplies_by_one_gate_after_the_other() -> None:
     network(torch.rand(4, 3, 96, 96, dtype=torch.float64))  # running statistics other than the first ones
     network.eval()
     with torch.no_grad():
-        outputs = network.outputs(torch.rand(2, 3, 161, 259, dtype=torch.float64))
+        outputs = network.outputs(torch.rand(2, 3, 160, 256, dtype=torch.float64))
         features = outputs.features
         x = features["stage2"]
         for inject, name in zip(network.inject, ("stage4", "stage5"), strict=True):

@@ -205,7 +205,7 @@ def test_features_are_the_four_stages_at_any_size() -> None:
     assert outputs.logits.shape == (1, 11, 321, 517)
     shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     assert shapes.pop("logits") == (11, 81, 130)
-    assert shapes == {"stage1": (32, 81, 130), "stage2": (64, 41, 65), "stage3": (160, 21, 33), "stage4": (256, 11, 17)}
+    assert shapes == {"stage1": (32, 80, 128), "stage2": (64, 40, 64), "stage3": (160, 20, 32), "stage4": (256, 10, 16)}
 
 
 @pytest.mark.parametrize(

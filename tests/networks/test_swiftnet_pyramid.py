@@ -25,11 +25,11 @@ def test_strides_and_widths() -> None:
     outputs = create("swiftnet_pyramid", "pacs7").eval().outputs(torch.rand(1, 3, 97, 130))
     shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     assert shapes == {
-        "stage1": (64, 25, 33),
-        "stage2": (128, 13, 17),
-        "stage3": (256, 7, 9),
-        "stage4": (512, 4, 5),
-        "fused": (128, 25, 33),
+        "stage1": (64, 24, 32),
+        "stage2": (128, 12, 16),
+        "stage3": (256, 6, 8),
+        "stage4": (512, 3, 4),
+        "fused": (128, 24, 32),
         "logits": (7, 25, 33),
     }
 
@@ -40,11 +40,11 @@ def test_maps_of_one_stride_are_added_from_the_coarsest_on() -> None:
     images = torch.rand(1, 3, 97, 130)
     features = network.outputs(images).features
     x, maps = network.normalise(images), {}
-    for level, size in enumerate([(97, 130), (49, 65), (25, 33)]):
+    for level, size in enumerate([(96, 128), (48, 64), (24, 32)]):
         x = F.interpolate(x, size, mode="bilinear", align_corners=False)
         for stage, (total, _) in enumerate(network.backbone(x, level)):
             stride = 4 * 2 ** (level + stage)
-            assert total.shape[-2:] == (-(-97 // stride), -(-130 // stride))
+            assert total.shape[-2:] == (-(-96 // stride), -(-128 // stride))
             maps.setdefault(stride, []).append(network.narrow[stage](total))
     assert {stride: len(found) for stride, found in maps.items()} == {4: 1, 8: 2, 16: 3, 32: 3, 64: 2, 128: 1}
     y = maps[128][0]
@@ -64,9 +64,9 @@ def test_sizes_of_the_image() -> None:
         with torch.no_grad():
             network(images)
         whole = network.normalise(images)
-        half = F.interpolate(whole, (49, 65), mode=subsample, align_corners=False)
+        half = F.interpolate(whole, (48, 64), mode=subsample, align_corners=False)
         source = half if subsample == "bilinear" else whole
-        quarter = F.interpolate(source, (25, 33), mode=subsample, align_corners=False)
+        quarter = F.interpolate(source, (24, 32), mode=subsample, align_corners=False)
         for found, expected in zip(seen, (whole, half, quarter), strict=True):
             assert torch.equal(found, expected)
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
-from hardy.networks.parts.pyramid import pad
 from hardy.types import Outputs
 
 __all__ = ["SmallTransformer"]
@@ -28,6 +27,7 @@ class SmallTransformer(Network):
     """
 
     least_size = 16
+    multiple = 8
 
     def __init__(self, label_space, *, kind: Literal["plain", "registers", "split", "biased"] = "plain") -> None:
         super().__init__(label_space)
@@ -57,9 +57,7 @@ class SmallTransformer(Network):
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
-        height, width = images.shape[-2:]
-        padded = pad(self.normalise(images), 8)
-        first, last = self.body.forward_intermediates(padded, indices=[1, 2], norm=True, intermediates_only=True)
+        x = self.normalise(images)
+        first, last = self.body.forward_intermediates(x, indices=[1, 2], norm=True, intermediates_only=True)
         logits = self.head(self.middle(last + first))
-        full_size = resize(logits, padded.shape[-2:])[..., :height, :width]
-        return Outputs(full_size, {"stage1": first, "stage2": last, "logits": logits})
+        return Outputs(resize(logits, images.shape[-2:]), {"stage1": first, "stage2": last, "logits": logits})

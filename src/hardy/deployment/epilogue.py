@@ -72,8 +72,9 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
 
     Raises:
         InputError: for a value outside `Upsample`; for an image-level network; for a network without coarse logits, or
-            with coarse logits of a padded image or at full size; for ``borders`` with several sizes, with a size that
-            is not a multiple of the cells, or with a network that resizes with aligned corners.
+            whose logits are not its coarse logits enlarged, or with coarse logits at full size; for ``borders`` with
+            several sizes, with a size that is not a multiple of the cells, or with a network that resizes with aligned
+            corners.
     """
     if upsample not in get_args(Upsample):
         raise InputError(
@@ -97,8 +98,8 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
         fitting = "x".join(str(-(-side // 32) * 32) for side in (height, width))
         if (network.enlarged(own, (height, width)) - outputs.logits).abs().max() > _SAME * outputs.logits.abs().max():
             raise InputError(
-                f"upsample {upsample!r}: at {height}x{width} {name} pads its images, and its coarse logits include the "
-                f"padding; choose a size that it does not pad, such as {fitting}"
+                f"upsample {upsample!r}: at {height}x{width} the logits of {name} are not its coarse logits enlarged; "
+                f"use 'full', or choose a size such as {fitting}"
             )
         if upsample == "borders" and (height % own.shape[-2] or width % own.shape[-1]):
             raise InputError(

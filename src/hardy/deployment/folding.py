@@ -179,7 +179,7 @@ def _norms(network: nn.Module) -> int:
 
 
 def _returned(network: Network) -> list[Tensor]:
-    """All outputs for an image of odd size, at which layers pad whose padding depends on the size."""
+    """All outputs for an image whose sides are no multiples of `Network.multiple`."""
     side = 2 * max(network.least_size, 48) + 1
     generator = torch.Generator().manual_seed(key(0, "fold"))
     outputs = network.outputs(torch.rand(1, 3, side, side + 34, generator=generator).to(network.mean))

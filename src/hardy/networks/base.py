@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from hardy.blocks.sizes import resize
+from hardy.blocks.sizes import cells, resize
 from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError, quoted
 from hardy.former import FormerName
@@ -44,6 +44,10 @@ class Network(nn.Module, ABC):
         part: name of the submodule whose layer names users know, such as a wrapped module; empty for the network
             itself.
         least_size: the smallest side, in pixels, of an image that the network accepts.
+        multiple: its layers see images whose sides are multiples of it; see `fitted`. A network sets it to its coarsest
+            stride, or to 32: then the cells of its maps cover the image exactly, and maps of different strides that are
+            resized onto each other are not shifted. With 1 the layers see images as they are, so a published
+            network computes what its release computes at any size. Artefacts do not store it.
         image_level: True when the network predicts one class per image.
         gives_features: False for a network that returns logits only, such as an exported file.
         auxiliary_weight: the weight of each auxiliary head's loss.
@@ -66,6 +70,7 @@ class Network(nn.Module, ABC):
 
     part: ClassVar[str] = ""
     least_size: int = 32
+    multiple: int = 1
     image_level: bool = False
     gives_features: bool = True
     auxiliary_weight: float = 0.4
@@ -131,14 +136,24 @@ class Network(nn.Module, ABC):
         return self
 
     def normalise(self, images: Tensor) -> Tensor:
-        """``(images - mean) / std``, (B, 3, H, W), as a new tensor.
+        """``(images - mean) / std`` as a new tensor, resized to `fitted`, bilinear.
 
         Raises:
             InputError: for images that are not (B, 3, H, W), not floating point, or smaller than `least_size`.
         """
         if not torch.compiler.is_exporting():  # in an exported graph the checks would become bounds on its sizes
             self._check(images)
-        return (images - self.mean) / self.std
+        return (resize(images, self.fitted(images.shape[-2:])) - self.mean) / self.std
+
+    def fitted(self, size: Sequence[int]) -> tuple[int, int]:
+        """The size that the layers see of images of ``size`` (H, W): the nearest multiples of `multiple`."""
+        counts: list[Any] = [torch.sym_max(1, (side + self.multiple // 2) // self.multiple) for side in size]
+        return self.multiple * counts[0], self.multiple * counts[1]
+
+    def at_stride(self, logits: Tensor, images: Tensor, stride: int) -> Tensor:
+        """``logits`` (B, K, h, w) of resized images as the coarse logits of ``images`` (B, 3, H, W): `enlarged` to
+        ceil(H / stride) x ceil(W / stride) cells, which they have already if the images were not resized."""
+        return self.enlarged(logits, cells(images.shape[-2:], stride))
 
     def example(self, side: int = 64, count: int = 2) -> Tensor:
         """An input for tracing, on the CPU: noise (``count``, 3, s, s), where s is twice the larger of ``side`` and
@@ -195,8 +210,8 @@ class Network(nn.Module, ABC):
         """The features of `outputs` in order: the encoder's stages, finest first, then the maps computed from them.
 
         The network does not run: a copy without values is traced, so weights, buffers, modes and the random state do
-        not change. For a pruned network the channels are those that are left. A feature has ceil(H / stride) x
-        ceil(W / stride) cells; more where the network pads small images.
+        not change. For a pruned network the channels are those that are left. A feature has H / stride x W / stride
+        cells, rounded up, where H and W are those of `fitted`; more where the network pads small images.
 
         Args:
             size: (H, W) of the images to trace with; None tries sizes that most networks take.

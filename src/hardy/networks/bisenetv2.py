@@ -48,6 +48,7 @@ class BiSeNetV2(Network):
         InputError: for a number out of range, or a ``booster_width`` without ``aux``.
     """
 
+    multiple = 32
     auxiliary_weight = 1.0
 
     def __init__(
@@ -86,8 +87,9 @@ class BiSeNetV2(Network):
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
-        size = images.shape[-2:]
-        x = stage = padded(self.normalise(images), 64)
+        x = self.normalise(images)
+        size = x.shape[-2:]
+        x = stage = padded(x, 64)
         features: dict[str, Tensor] = {}
         for number, layers in enumerate(self.semantic, start=1):
             stage = features[f"stage{number}"] = layers(stage)
@@ -98,9 +100,9 @@ class BiSeNetV2(Network):
                 extras[f"aux_stage{number}"] = cropped(booster(features[f"stage{number}"]), (2 * height, 2 * width))
         detail, context = self.detail(x), self.context(stage)
         fused = self.fusion(detail, context)
-        logits = cropped(self.head(fused), cells(size, 8))
+        logits = self.at_stride(cropped(self.head(fused), cells(size, 8)), images, 8)
         features |= {"detail": detail, "context": context, "fused": fused}
-        return Outputs(resize(logits, size), features, extras, coarse=logits, embedding=fused)
+        return Outputs(resize(logits, images.shape[-2:]), features, extras, coarse=logits, embedding=fused)
 
 
 def _convs(in_channels: int, out_channels: int, count: int) -> list[ConvNormAct]:

@@ -17,7 +17,7 @@ from hardy.networks.base import Network
 from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
 from hardy.networks.parts.encoder_errors import one_line_errors, size_errors
-from hardy.networks.parts.pyramid import load_encoder, pad, stages
+from hardy.networks.parts.pyramid import load_encoder, stages
 from hardy.types import Outputs
 
 __all__ = ["Classifier"]
@@ -88,8 +88,7 @@ class Classifier(Network):
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
-        padded = pad(self.normalise(images), self.multiple)
-        maps, embedding = self._seen(padded)
+        maps, embedding = self._seen(self.normalise(images))
         logits = self.head(self.dropout(embedding))
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         return Outputs(logits, features, embedding=embedding)

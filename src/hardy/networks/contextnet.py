@@ -42,6 +42,8 @@ class ContextNet(Network):
         InputError: for a number out of range.
     """
 
+    multiple = 32
+
     def __init__(self, label_space: LabelSpace, *, factor: int = 4, blocks: int = 2, dropout: float = 0.1) -> None:
         within("ContextNet.factor", factor, 1, 8)
         within("ContextNet.blocks", blocks, 0)
@@ -69,7 +71,7 @@ class ContextNet(Network):
         smaller = resize(x, cells(x.shape[-2:], self.factor))
         context, detail = self.context(smaller), self.detail(x)
         fused = self.fusion(detail, context)
-        logits = self.head(fused)
+        logits = self.at_stride(self.head(fused), images, 8)
         features = {"context": context, "detail": detail, "fused": fused}
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)
 

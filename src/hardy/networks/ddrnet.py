@@ -48,6 +48,8 @@ class DDRNet(Network):
         InputError: for weights that are not a file or do not fit.
     """
 
+    multiple = 32
+
     def __init__(
         self,
         label_space: LabelSpace,
@@ -74,17 +76,18 @@ class DDRNet(Network):
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
         maps: list[Tensor]
-        maps, early, detail = self.backbone(padded(self.normalise(images), 128))
+        x = self.normalise(images)
+        maps, early, detail = self.backbone(padded(x, 128))
         features = {f"stage{number}": stage for number, stage in enumerate(maps, start=1)}
         context = self.pyramid(maps[-1])
         fused = detail + resize(context, detail.shape[-2:])
-        size = images.shape[-2:]
-        logits = cropped(self.head(fused), cells(size, 8))
+        size = cells(x.shape[-2:], 8)
+        logits = self.at_stride(cropped(self.head(fused), size), images, 8)
         features |= {"detail": detail, "context": context, "fused": fused}
         extras = {}
         if self.aux is not None and self.training:
-            extras["aux_detail"] = cropped(self.aux(early), cells(size, 8))
-        return Outputs(resize(logits, size), features, extras, coarse=logits, embedding=fused)
+            extras["aux_detail"] = cropped(self.aux(early), size)
+        return Outputs(resize(logits, images.shape[-2:]), features, extras, coarse=logits, embedding=fused)
 
 
 class _DualResolution(nn.Module):

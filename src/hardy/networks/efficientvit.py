@@ -39,6 +39,8 @@ class EfficientViT(Network):
         InputError: for a number out of range, or weights that do not fit or cannot be downloaded.
     """
 
+    multiple = 32
+
     def __init__(
         self,
         label_space: LabelSpace,
@@ -61,6 +63,7 @@ class EfficientViT(Network):
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
         maps: list[Tensor] = self.backbone(self.normalise(images))
-        embedding, logits, _ = self.head.decode(maps)
+        embedding, decoded, _ = self.head.decode(maps)
+        logits = self.at_stride(decoded, images, 8)
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=embedding)

@@ -2,17 +2,14 @@
 
 The maps of a convolutional encoder are its stages from stride 4 on, or from 2. Those of a plain vision transformer are
 the outputs of four blocks, spaced evenly over its depth, or of the blocks named; positions are interpolated. Any image
-size works: the image is padded with its last column and row to a multiple of the coarsest stride, and the logits are
-cropped. Without it the last cells of the maps would cover less than the others, and a decoder that resizes maps onto
-each other would shift them; "same" padding would shift all cells, because its zeros stand before or after a map as its
-side is odd or even.
+size works: the image is resized to the nearest multiples of the coarsest stride; see `Network.multiple`. Without it
+"same" padding would shift all cells, because its zeros stand before or after a map as its side is odd or even.
 
 Source: Ronneberger, Fischer and Brox, MICCAI 2015, for the split into encoder and decoder; the encoders are
 timm's (Wightman, 2019) and those of `hardy.networks.encoders`.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -25,9 +22,9 @@ from hardy.networks.building.weights import initialise
 from hardy.networks.encoders.base import Encoder, family_of, load
 from hardy.networks.parts.encoder_errors import one_line_errors, size_errors
 from hardy.networks.parts.plain import Plain, checked
-from hardy.networks.parts.pyramid import Pyramid, crop, pad
+from hardy.networks.parts.pyramid import Pyramid
 from hardy.registry import DECODERS
-from hardy.types import IGNORE, Outputs, Terms
+from hardy.types import Outputs, Terms
 
 __all__ = ["EncoderDecoder"]
 
@@ -37,8 +34,7 @@ _HALVED = (4, 8, 16, 32, 64)
 
 class EncoderDecoder(Network):
     """Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. The decoder gives the embedding and the
-    coarse logits, at its stride. All have ceil(H / stride) x ceil(W / stride) cells, the padding cut off; with patches
-    whose side is no power of two, such as 14 pixels, the decoder's two belong to the padded image.
+    coarse logits, at its stride.
 
     Args:
         label_space: the classes predicted.
@@ -75,6 +71,7 @@ class EncoderDecoder(Network):
         super().__init__(label_space)
         self.backbone = _backbone(encoder, encoder_weights, output_stride, finest_stride, checked(vit))
         channels, strides = self.backbone.channels, self.backbone.strides
+        self.multiple = strides[-1]
         with one_line_errors(
             f"decoder {decoder!r} does not fit encoder {encoder!r}", "choose another, or other options"
         ):
@@ -98,23 +95,18 @@ class EncoderDecoder(Network):
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
-        size = images.shape[-2:]
-        padded = pad(self.normalise(images), self.backbone.strides[-1], None)
+        x = self.normalise(images)
         with size_errors(self.backbone.name, self.backbone, self.backbone, images):
-            maps = self.backbone(padded)
+            maps = self.backbone(x)
         embedding, coarse, own = self.decoder.decode(maps)
-        covered: Sequence[int] = padded.shape[-2:]
-        inside = partial(_inside, padded=covered, size=size)
         maps = maps[: len(self.backbone.channels)]
-        features = {f"stage{number}": inside(x) for number, x in enumerate(maps, start=1)}
+        features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         extras = dict(own)
         if self.aux is not None and self.training:
-            extras["aux_stage"] = crop(resize(self.aux(maps[-2:][0]), covered), size)
-        if self.backbone.strides[-1] in _HALVED:
-            stride = covered[0] // coarse.shape[-2]
-            embedding, coarse = inside(embedding), inside(coarse)
-            covered = [stride * cells for cells in coarse.shape[-2:]]
-        return Outputs(crop(resize(coarse, covered), size), features, extras, coarse=coarse, embedding=embedding)
+            extras["aux_stage"] = self.aux(maps[-2:][0])
+        if self.multiple in _HALVED:
+            coarse = self.at_stride(coarse, images, x.shape[-2] // coarse.shape[-2])
+        return Outputs(resize(coarse, images.shape[-2:]), features, extras, coarse=coarse, embedding=embedding)
 
     def link(self, names: Sequence[str]) -> None:
         """See `Network.link`."""
@@ -130,14 +122,8 @@ class EncoderDecoder(Network):
         """See `Network.losses`. A decoder with its own losses, such as ``mask2former``, replaces ``segmentation`` by
         them; ``pixel_loss`` is then used for the auxiliary head only."""
         terms = super().losses(outputs, labels, pixel_loss)
-        own = self.decoder.losses(outputs.extras, pad(labels, self.backbone.strides[-1], value=IGNORE))
+        own = self.decoder.losses(outputs.extras, labels)
         return terms if own is None else {**terms, **own}
-
-
-def _inside(x: Tensor, padded: Sequence[int], size: Sequence[int]) -> Tensor:
-    """The cells of ``x`` (B, C, h, w), a map of images of the size ``padded``, that cover a part of ``size`` (H, W)."""
-    strides = [side // cells for side, cells in zip(padded, x.shape[-2:], strict=True)]
-    return crop(x, [(side + stride - 1) // stride for side, stride in zip(size, strides, strict=True)])
 
 
 def _backbone(

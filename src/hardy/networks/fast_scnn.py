@@ -40,6 +40,8 @@ class FastSCNN(Network):
         InputError: for a number out of range.
     """
 
+    multiple = 32
+
     def __init__(
         self,
         label_space: LabelSpace,
@@ -83,7 +85,7 @@ class FastSCNN(Network):
         detail = self.detail(self.normalise(images))
         context = self.context(detail)
         fused = self.fusion(detail, context)
-        logits = self.head(fused)
+        logits = self.at_stride(self.head(fused), images, 8)
         extras = {"aux_detail": self.aux(detail)} if self.aux is not None and self.training else {}
         features = {"detail": detail, "context": context, "fused": fused}
         full_size = self.enlarged(logits, images.shape[-2:])

@@ -51,6 +51,8 @@ class ICNet(Network):
         InputError: for a width out of range, or weights that do not fit.
     """
 
+    multiple = 32
+
     def __init__(
         self,
         label_space: LabelSpace,
@@ -96,8 +98,8 @@ class ICNet(Network):
         pooled = self.narrow(_pooled(quarter))
         middle, coarse = self.fusion[0](pooled, half)
         fused, finer = self.fusion[1](middle, full)
-        fused = resize(fused, cells(images.shape[-2:], 4))
-        logits = self.head(fused)
+        fused = resize(fused, cells(x.shape[-2:], 4))
+        logits = self.at_stride(self.head(fused), images, 4)
         features = {"full": full, "half": half, "quarter": quarter, "fused": fused}
         extras = {}
         if self.aux is not None and self.training:

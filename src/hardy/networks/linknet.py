@@ -35,6 +35,8 @@ class LinkNet(Network):
         InputError: for weights that do not fit or cannot be downloaded.
     """
 
+    multiple = 32
+
     def __init__(self, label_space: LabelSpace, *, encoder_weights: str | None = None) -> None:
         super().__init__(label_space)
         self.backbone = ResNet("resnet18")
@@ -51,9 +53,10 @@ class LinkNet(Network):
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
-        stem = self.backbone.stem(self.normalise(images))
+        x = self.normalise(images)
+        stem = self.backbone.stem(x)
         maps = [F.relu(total) for total in self.backbone.stages(stem)]
         decoded = self.decoder.decode([stem, *maps])
-        logits = fitted(decoded.logits, images.shape[-2:])
+        logits = self.at_stride(fitted(decoded.logits, x.shape[-2:]), images, 1)
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         return Outputs(logits, {"stem": stem, **features}, coarse=logits, embedding=decoded.embedding)

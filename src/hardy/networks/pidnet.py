@@ -74,6 +74,7 @@ class PIDNet(Network):
         InputError: for weights that are not a file or do not fit.
     """
 
+    multiple = 32
     boundary_weight = 20.0
     """Weight of the boundary head's loss."""
     boundary_threshold = 0.8
@@ -111,13 +112,14 @@ class PIDNet(Network):
         """See `Network.outputs`; in training with `aux` also ``extras["boundary"]`` (B, 1, H/8, W/8), the boundary
         logits."""
         maps: list[Tensor]
-        maps, early, detail = self.backbone(padded(self.normalise(images), 128))
+        x = self.normalise(images)
+        maps, early, detail = self.backbone(padded(x, 128))
         features = {f"stage{number}": stage for number, stage in enumerate(maps, start=1)}
         middle, boundary = self.boundary(*maps[1:4])
         context = self.pyramid(maps[-1])
         fused = self.fusion(detail, resize(context, detail.shape[-2:]), boundary)
-        size = cells(images.shape[-2:], 8)
-        logits = cropped(self.head(fused), size)
+        size = cells(x.shape[-2:], 8)
+        logits = self.at_stride(cropped(self.head(fused), size), images, 8)
         features |= {"detail": detail, "context": context, "boundary": boundary, "fused": fused}
         extras = {}
         if self.aux is not None and self.boundary_head is not None and self.training:

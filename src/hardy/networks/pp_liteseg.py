@@ -45,6 +45,7 @@ class PPLiteSeg(Network):
         InputError: for a number out of range, or weights that are not a file or do not fit.
     """
 
+    multiple = 32
     auxiliary_weight = 1.0
 
     def __init__(
@@ -80,7 +81,7 @@ class PPLiteSeg(Network):
         maps: list[Tensor] = self.backbone(self.normalise(images))
         projected = self.decoder.project(maps)
         fused = self.decoder.fuse(maps[-1], projected)
-        logits = self.decoder.classify(fused[0])
+        logits = self.at_stride(self.decoder.classify(fused[0]), images, 8)
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         strides = self.backbone.strides[1:]
         features |= {f"projected{stride}": x for stride, x in zip(strides, projected, strict=True)}

@@ -39,6 +39,8 @@ class RegSeg(Network):
             the mean at the right and the bottom, and crops the logits to the image.
     """
 
+    multiple = 16
+
     def __init__(self, label_space: LabelSpace, *, variant: Literal["paper", "strided"] = "paper") -> None:
         super().__init__(label_space)
         strided = self._strided = variant == "strided"
@@ -62,12 +64,13 @@ class RegSeg(Network):
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
         x = self.normalise(images)
+        size = x.shape[-2:]
         x = self.stem(padded(x, 64) if self._strided else x)
         features: dict[str, Tensor] = {}
         for number, stage in enumerate(self.stages, start=1):
             x = features[f"stage{number}"] = stage(x)
         fused = self.decoder.fuse(list(features.values()))
-        logits = cropped(self.decoder.classifier(fused), cells(images.shape[-2:], 4))
+        logits = self.at_stride(cropped(self.decoder.classifier(fused), cells(size, 4)), images, 4)
         features["fused"] = fused
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)
 

@@ -92,6 +92,8 @@ class SeaFormer(Network):
         InputError: for a number out of range.
     """
 
+    multiple = 32
+
     def __init__(
         self,
         label_space: LabelSpace,
@@ -135,7 +137,7 @@ class SeaFormer(Network):
         for inject, coarse in zip(self.inject, maps[without:], strict=True):
             fused = inject(fused, coarse)
         fused = self.fuse(fused)
-        logits = self.classifier(self.dropout(fused))
+        logits = self.at_stride(self.classifier(self.dropout(fused)), images, 8)
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         features["fused"] = fused
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)

@@ -47,6 +47,8 @@ class SegFormer(Network):
         InputError: for a number out of range, or weights that are not a file or do not fit.
     """
 
+    multiple = 32
+
     def __init__(
         self,
         label_space: LabelSpace,
@@ -83,5 +85,6 @@ class SegFormer(Network):
         """See `Network.outputs`."""
         maps: list[Tensor] = self.backbone(self.normalise(images))
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        embedding, logits, _ = self.head.decode(maps)
+        embedding, decoded, _ = self.head.decode(maps)
+        logits = self.at_stride(decoded, images, 4)
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=embedding)

@@ -39,6 +39,8 @@ class SwiftNet(Network):
         InputError: for weights that do not fit or cannot be downloaded.
     """
 
+    multiple = 32
+
     def __init__(
         self, label_space: LabelSpace, *, encoder_weights: str | None = None, skip: Literal["sum", "relu"] = "sum"
     ) -> None:
@@ -63,5 +65,5 @@ class SwiftNet(Network):
         features = {f"stage{number}": stage for number, stage in enumerate(maps, start=1)}
         features |= self.decoder.fuse(maps)
         fused = features["fused"]
-        logits = self.decoder.head(fused)
+        logits = self.at_stride(self.decoder.head(fused), images, 4)
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)

@@ -53,6 +53,8 @@ class SwiftNetPyramid(Network):
         InputError: for a number out of range, or weights that do not fit or cannot be downloaded.
     """
 
+    multiple = 32
+
     def __init__(
         self,
         label_space: LabelSpace,
@@ -107,7 +109,7 @@ class SwiftNetPyramid(Network):
             norm, act, conv = step.children()
             y = conv(masked(act(norm(y)), masks[place]))
         features["fused"] = y
-        logits = self.head(y)
+        logits = self.at_stride(self.head(y), images, 4)
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=y)
 
 

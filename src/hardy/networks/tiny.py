@@ -33,6 +33,7 @@ class Tiny(Network):
         InputError: for a number out of range.
     """
 
+    multiple = 8
     least_size = 16
 
     def __init__(self, label_space: LabelSpace, *, width: int = 32, aux: bool = False) -> None:
@@ -60,7 +61,7 @@ class Tiny(Network):
         detail = self.detail(self.normalise(images))
         context = self.context(detail)
         fused = self.smooth(detail + resize(self.narrow(context), detail.shape[-2:]))
-        logits = self.head(fused)
+        logits = self.at_stride(self.head(fused), images, 4)
         extras = {"aux_detail": self.aux(detail)} if self.aux is not None and self.training else {}
         features = {"detail": detail, "context": context, "fused": fused}
         return Outputs(resize(logits, images.shape[-2:]), features, extras, coarse=logits, embedding=fused)

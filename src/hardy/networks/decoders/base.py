@@ -58,7 +58,7 @@ class Decoder(nn.Module, ABC):
 
         Args:
             extras: those of `decode`.
-            labels: (B, H, W) int64 for the padded images of the maps; padding is `hardy.types.IGNORE`.
+            labels: (B, H, W) int64 of the images, which the maps cover completely.
         """
         return None
 

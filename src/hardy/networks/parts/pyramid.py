@@ -1,7 +1,7 @@
 """timm encoders by name, with weights from a file or from timm, that return a list of feature maps."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import timm
@@ -9,7 +9,6 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hardy.errors import InputError, nearest, within
 from hardy.networks.base import IMAGENET_MEAN, IMAGENET_STD
@@ -23,7 +22,7 @@ from hardy.networks.parts.same_padding import with_open_padding
 from hardy.networks.parts.torchvision_names import in_timm_names
 from hardy.networks.shipped.base import shipped
 
-__all__ = ["Pyramid", "crop", "load_encoder", "pad", "stages"]
+__all__ = ["Pyramid", "load_encoder", "stages"]
 
 _log = logging.getLogger("hardy")
 
@@ -198,28 +197,6 @@ def _note_stated(model: str) -> None:
         note(pretrained={"licence": found["licence"]})
         if (tuple(found["mean"]), tuple(found["std"])) != (IMAGENET_MEAN, IMAGENET_STD):
             note(mean=found["mean"], std=found["std"])
-
-
-def pad(images: Tensor, multiple: int, value: float | None = 0) -> Tensor:
-    """``images`` (B, C, H, W), padded at the right and the bottom until both sides are multiples of ``multiple``: with
-    ``value``, or if it is None with the last column and row."""
-    height, width = images.shape[-2:]
-    ends = (0, -width % multiple, 0, -height % multiple)
-    if multiple == 1 or all(isinstance(end, int) and end == 0 for end in ends):  # an exported graph may have open sizes
-        return images
-    return F.pad(images, ends, "replicate") if value is None else F.pad(images, ends, value=value)
-
-
-def crop(images: Tensor, size: Sequence[int]) -> Tensor:
-    """The upper left part of ``images`` with ``size`` (height, width); the rest is padding.
-
-    In an exported graph of open sizes this is a negative padding, because a slice would fix whether the images need any
-    padding.
-    """
-    height, width = size
-    if all(isinstance(side, int) for side in (*size, *images.shape[-2:])):
-        return images if tuple(images.shape[-2:]) == tuple(size) else images[..., :height, :width]
-    return F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
 
 
 def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
