@@ -1,7 +1,7 @@
 """Freed memory stays in the process inside the outermost block, and is returned at its end: page faults are counted.
 
-Each claim is checked in a process of its own. In one that ran other tests, the heap may have a hole that is large enough
-for the block, and memory inside the heap is not returned by a free.
+Each claim is checked in a process of its own. In one that ran other tests, the heap may have a hole that is large
+enough for the block, and memory inside the heap is not returned by a free.
 """
 
 import ctypes
