@@ -70,7 +70,7 @@ def test_features(variant: str, channels: tuple[int, ...], width: int) -> None:
     shapes = {name: tuple(value.shape[1:]) for name, value in {**outputs.features, "logits": outputs.coarse}.items()}
     sides = [(48, 48), (24, 24), (12, 12), (6, 6), (3, 3)]
     stages = {f"stage{n}": (c, *side) for n, c, side in zip(range(1, 6), channels, sides, strict=True)}
-    assert shapes == {**stages, "fused": (width, 24, 24), "logits": (11, 24, 25)}
+    assert shapes == {**stages, "fused": (width, 24, 24), "logits": (11, 24, 24)}
     assert len(network.transformers) == (3 if variant == "l" else 2)
 
 

@@ -37,7 +37,7 @@ def test_features(variant: str, channels: tuple[int, ...], width: int) -> None:
         **stages,
         "tokens": (sum(channels), 2, 3),
         "fused": (width, 16, 24),
-        "logits": (11, 16, 25),
+        "logits": (11, 16, 24),
     }
 
 

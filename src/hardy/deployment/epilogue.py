@@ -93,7 +93,7 @@ def check(network: Network, upsample: str, sizes: Sequence[Sequence[int]]) -> No
         own = outputs.coarse
         if own is None:
             raise InputError(f"upsample {upsample!r}: {name} does not give its coarse logits; use 'full'")
-        if upsample != "half" and own.shape == outputs.logits.shape:
+        if upsample != "half" and tuple(own.shape[-2:]) == network.fitted((height, width)):
             raise InputError(f"upsample {upsample!r}: {name} computes its logits at full size; use 'full' or 'half'")
         fitting = "x".join(str(-(-side // 32) * 32) for side in (height, width))
         if (network.enlarged(own, (height, width)) - outputs.logits).abs().max() > _SAME * outputs.logits.abs().max():

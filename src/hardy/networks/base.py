@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from hardy.blocks.sizes import cells, resize
+from hardy.blocks.sizes import resize
 from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError, quoted
 from hardy.former import FormerName
@@ -149,11 +149,6 @@ class Network(nn.Module, ABC):
         """The size that the layers see of images of ``size`` (H, W): the nearest multiples of `multiple`."""
         counts: list[Any] = [torch.sym_max(1, (side + self.multiple // 2) // self.multiple) for side in size]
         return self.multiple * counts[0], self.multiple * counts[1]
-
-    def at_stride(self, logits: Tensor, images: Tensor, stride: int) -> Tensor:
-        """``logits`` (B, K, h, w) of resized images as the coarse logits of ``images`` (B, 3, H, W): `enlarged` to
-        ceil(H / stride) x ceil(W / stride) cells, which they have already if the images were not resized."""
-        return self.enlarged(logits, cells(images.shape[-2:], stride))
 
     def example(self, side: int = 64, count: int = 2) -> Tensor:
         """An input for tracing, on the CPU: noise (``count``, 3, s, s), where s is twice the larger of ``side`` and

@@ -100,7 +100,7 @@ class BiSeNetV2(Network):
                 extras[f"aux_stage{number}"] = cropped(booster(features[f"stage{number}"]), (2 * height, 2 * width))
         detail, context = self.detail(x), self.context(stage)
         fused = self.fusion(detail, context)
-        logits = self.at_stride(cropped(self.head(fused), cells(size, 8)), images, 8)
+        logits = cropped(self.head(fused), cells(size, 8))
         features |= {"detail": detail, "context": context, "fused": fused}
         return Outputs(resize(logits, images.shape[-2:]), features, extras, coarse=logits, embedding=fused)
 

@@ -71,7 +71,7 @@ class ContextNet(Network):
         smaller = resize(x, cells(x.shape[-2:], self.factor))
         context, detail = self.context(smaller), self.detail(x)
         fused = self.fusion(detail, context)
-        logits = self.at_stride(self.head(fused), images, 8)
+        logits = self.head(fused)
         features = {"context": context, "detail": detail, "fused": fused}
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)
 

@@ -82,7 +82,7 @@ class DDRNet(Network):
         context = self.pyramid(maps[-1])
         fused = detail + resize(context, detail.shape[-2:])
         size = cells(x.shape[-2:], 8)
-        logits = self.at_stride(cropped(self.head(fused), size), images, 8)
+        logits = cropped(self.head(fused), size)
         features |= {"detail": detail, "context": context, "fused": fused}
         extras = {}
         if self.aux is not None and self.training:

@@ -63,7 +63,6 @@ class EfficientViT(Network):
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""
         maps: list[Tensor] = self.backbone(self.normalise(images))
-        embedding, decoded, _ = self.head.decode(maps)
-        logits = self.at_stride(decoded, images, 8)
+        embedding, logits, _ = self.head.decode(maps)
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=embedding)

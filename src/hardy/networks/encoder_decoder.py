@@ -28,9 +28,6 @@ from hardy.types import Outputs, Terms
 
 __all__ = ["EncoderDecoder"]
 
-_HALVED = (4, 8, 16, 32, 64)
-"""Coarsest strides from which a decoder that doubles the size of a map reaches whole strides: 14 would become 3.5."""
-
 
 class EncoderDecoder(Network):
     """Features: ``stage1`` .. ``stageN``, the encoder's maps, finest first. The decoder gives the embedding and the
@@ -104,8 +101,6 @@ class EncoderDecoder(Network):
         extras = dict(own)
         if self.aux is not None and self.training:
             extras["aux_stage"] = self.aux(maps[-2:][0])
-        if self.multiple in _HALVED:
-            coarse = self.at_stride(coarse, images, x.shape[-2] // coarse.shape[-2])
         return Outputs(resize(coarse, images.shape[-2:]), features, extras, coarse=coarse, embedding=embedding)
 
     def link(self, names: Sequence[str]) -> None:

@@ -89,14 +89,12 @@ class ESPNet(Network):
         level1 = self.norm1(torch.cat([convolved, half], dim=1))
         level2 = self.norm2(torch.cat([*self.level2(level1), quarter], dim=1))
         level3 = self.norm3(torch.cat(self.level3(level2)[::-1], dim=1))
-        stride = 8
         features = {"level1": level1, "level2": level2, "level3": level3}
         embedding, logits = level3, self.classifier(level3)
         if self.decoder is not None:
             finest = level1 if self.finest == "level1" else convolved
             embedding, logits = self.decoder(logits, level2, finest, x)
-            features["fused"], stride = embedding, 1
-        logits = self.at_stride(logits, images, stride)
+            features["fused"] = embedding
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=embedding)
 
 

@@ -98,7 +98,7 @@ class FANet(Network):
         fine = features["fine"] = self.fine(seen[0])
         coarse = features["coarse"] = self.coarse(seen[2])
         fused = features["fused"] = self.mix(torch.cat([self.enlarged(coarse, fine.shape[-2:]), fine], dim=1))
-        logits = self.at_stride(self.head(fused), images, 8)
+        logits = self.head(fused)
         extras = {}
         if self.aux is not None and self.training:
             extras["aux_coarsest"] = self.aux["coarsest"](seen[3])

@@ -85,7 +85,7 @@ class FastSCNN(Network):
         detail = self.detail(self.normalise(images))
         context = self.context(detail)
         fused = self.fusion(detail, context)
-        logits = self.at_stride(self.head(fused), images, 8)
+        logits = self.head(fused)
         extras = {"aux_detail": self.aux(detail)} if self.aux is not None and self.training else {}
         features = {"detail": detail, "context": context, "fused": fused}
         full_size = self.enlarged(logits, images.shape[-2:])

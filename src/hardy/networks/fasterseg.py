@@ -103,7 +103,7 @@ class FasterSeg(Network):
             results.append(cell(results[place + 1]))
         maps = [[results[place + 1] for place in ends] for ends in self.ends]
         fused = self.fusion(torch.cat([climb(of) for climb, of in zip(self.branches, maps, strict=True)], dim=1))
-        logits = self.at_stride(self.head(fused), images, 8)
+        logits = self.head(fused)
         features = {"stem": stem}
         features |= {f"stage{number}": x for number, x in enumerate(maps[self.deepest], start=1)}
         features["fused"] = fused

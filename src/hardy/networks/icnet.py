@@ -99,7 +99,7 @@ class ICNet(Network):
         middle, coarse = self.fusion[0](pooled, half)
         fused, finer = self.fusion[1](middle, full)
         fused = resize(fused, cells(x.shape[-2:], 4))
-        logits = self.at_stride(self.head(fused), images, 4)
+        logits = self.head(fused)
         features = {"full": full, "half": half, "quarter": quarter, "fused": fused}
         extras = {}
         if self.aux is not None and self.training:

@@ -57,6 +57,6 @@ class LinkNet(Network):
         stem = self.backbone.stem(x)
         maps = [F.relu(total) for total in self.backbone.stages(stem)]
         decoded = self.decoder.decode([stem, *maps])
-        logits = self.at_stride(fitted(decoded.logits, x.shape[-2:]), images, 1)
+        logits = fitted(decoded.logits, x.shape[-2:])
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         return Outputs(logits, {"stem": stem, **features}, coarse=logits, embedding=decoded.embedding)

@@ -119,7 +119,7 @@ class PIDNet(Network):
         context = self.pyramid(maps[-1])
         fused = self.fusion(detail, resize(context, detail.shape[-2:]), boundary)
         size = cells(x.shape[-2:], 8)
-        logits = self.at_stride(cropped(self.head(fused), size), images, 8)
+        logits = cropped(self.head(fused), size)
         features |= {"detail": detail, "context": context, "boundary": boundary, "fused": fused}
         extras = {}
         if self.aux is not None and self.boundary_head is not None and self.training:

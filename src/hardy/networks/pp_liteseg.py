@@ -81,7 +81,7 @@ class PPLiteSeg(Network):
         maps: list[Tensor] = self.backbone(self.normalise(images))
         projected = self.decoder.project(maps)
         fused = self.decoder.fuse(maps[-1], projected)
-        logits = self.at_stride(self.decoder.classify(fused[0]), images, 8)
+        logits = self.decoder.classify(fused[0])
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         strides = self.backbone.strides[1:]
         features |= {f"projected{stride}": x for stride, x in zip(strides, projected, strict=True)}

@@ -70,7 +70,7 @@ class RegSeg(Network):
         for number, stage in enumerate(self.stages, start=1):
             x = features[f"stage{number}"] = stage(x)
         fused = self.decoder.fuse(list(features.values()))
-        logits = self.at_stride(cropped(self.decoder.classifier(fused), cells(size, 4)), images, 4)
+        logits = cropped(self.decoder.classifier(fused), cells(size, 4))
         features["fused"] = fused
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)
 

@@ -137,7 +137,7 @@ class SeaFormer(Network):
         for inject, coarse in zip(self.inject, maps[without:], strict=True):
             fused = inject(fused, coarse)
         fused = self.fuse(fused)
-        logits = self.at_stride(self.classifier(self.dropout(fused)), images, 8)
+        logits = self.classifier(self.dropout(fused))
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         features["fused"] = fused
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)

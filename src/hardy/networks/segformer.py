@@ -85,6 +85,5 @@ class SegFormer(Network):
         """See `Network.outputs`."""
         maps: list[Tensor] = self.backbone(self.normalise(images))
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        embedding, decoded, _ = self.head.decode(maps)
-        logits = self.at_stride(decoded, images, 4)
+        embedding, logits, _ = self.head.decode(maps)
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=embedding)

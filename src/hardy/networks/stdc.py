@@ -74,7 +74,7 @@ class STDC(Network):
         maps: list[Tensor] = self.backbone(self.normalise(images))
         fused = self.decoder.fuse(maps)
         context16, context8 = fused["context_middle"], fused["context_fine"]
-        logits = self.at_stride(self.decoder.head(fused["fused"]), images, 8)
+        logits = self.decoder.head(fused["fused"])
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         features |= {"context16": context16, "context8": context8, "fused": fused["fused"]}
         heads = {"aux_context16": (self.aux16, context16), "aux_context8": (self.aux8, context8)}

@@ -65,5 +65,5 @@ class SwiftNet(Network):
         features = {f"stage{number}": stage for number, stage in enumerate(maps, start=1)}
         features |= self.decoder.fuse(maps)
         fused = features["fused"]
-        logits = self.at_stride(self.decoder.head(fused), images, 4)
+        logits = self.decoder.head(fused)
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)

@@ -109,7 +109,7 @@ class SwiftNetPyramid(Network):
             norm, act, conv = step.children()
             y = conv(masked(act(norm(y)), masks[place]))
         features["fused"] = y
-        logits = self.at_stride(self.head(y), images, 4)
+        logits = self.head(y)
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=y)
 
 

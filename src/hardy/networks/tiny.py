@@ -61,7 +61,7 @@ class Tiny(Network):
         detail = self.detail(self.normalise(images))
         context = self.context(detail)
         fused = self.smooth(detail + resize(self.narrow(context), detail.shape[-2:]))
-        logits = self.at_stride(self.head(fused), images, 4)
+        logits = self.head(fused)
         extras = {"aux_detail": self.aux(detail)} if self.aux is not None and self.training else {}
         features = {"detail": detail, "context": context, "fused": fused}
         return Outputs(resize(logits, images.shape[-2:]), features, extras, coarse=logits, embedding=fused)

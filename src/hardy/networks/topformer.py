@@ -116,7 +116,7 @@ class TopFormer(Network):
             maps.append(x)
         tokens = self.transformer(_pooled(maps))
         fused = self.fuse(self._summed(maps, tokens))
-        logits = self.at_stride(self.classifier(self.dropout(fused)), images, 8)
+        logits = self.classifier(self.dropout(fused))
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
         features |= {"tokens": tokens, "fused": fused}
         return Outputs(resize(logits, images.shape[-2:]), features, coarse=logits, embedding=fused)
