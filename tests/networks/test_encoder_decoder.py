@@ -54,7 +54,7 @@ def test_the_finest_stride_gives_the_decoder_one_map_more() -> None:
         for size in [(64, 96), (97, 131)]:
             outputs = network.outputs(torch.rand(1, 3, *size))
             assert outputs.logits.shape == (1, 2, *size)
-            assert outputs.coarse.shape[-2:] == tuple(-(-side // 2) for side in size)
+            assert outputs.coarse.shape[-2:] == tuple(side // 2 for side in network.fitted(size))
             assert list(outputs.features) == [f"stage{number}" for number in range(1, 6)]
     plain = create("encoder_decoder", "retina2", **options)
     assert plain.backbone.strides == [4, 8, 16, 32]

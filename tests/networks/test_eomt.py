@@ -138,7 +138,7 @@ def test_it_takes_every_size_and_all_of_it_learns(encoder: str) -> None:
     made = network(encoder, mask_steps=100).train()
     outputs = made.outputs(torch.rand(2, 3, 50, 70))
     assert outputs.logits.shape == (2, 11, 50, 70)
-    assert outputs.coarse.shape[-2:] == (13, 18)
+    assert outputs.coarse.shape[-2:] == (12, 16)
     assert list(outputs.features) == [f"stage{i}" for i in (1, 2, 3, 4)]
     terms = made.losses(outputs, torch.randint(11, (2, 50, 70)), F.cross_entropy)
     assert set(terms) == {"segmentation", "aux_layers"}

@@ -55,7 +55,7 @@ def test_strides_and_widths() -> None:
 
 def test_without_its_decoder_it_classifies_at_stride_8() -> None:
     outputs = create("espnet", "cityscapes19", p=1, q=1, decoder=False).eval().outputs(torch.rand(1, 3, 65, 96))
-    assert outputs.coarse.shape == (1, 19, 9, 12)
+    assert outputs.coarse.shape == (1, 19, 8, 12)
     enlarged = F.interpolate(outputs.coarse, (65, 96), mode="bilinear", align_corners=False)
     assert torch.equal(outputs.logits, enlarged)
 

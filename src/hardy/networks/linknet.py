@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from hardy.blocks.transposed_to import fitted
 from hardy.data.label_spaces import LabelSpace
-from hardy.networks.base import Network
+from hardy.networks.base import Network, resize
 from hardy.networks.building.weights import initialise
 from hardy.networks.decoders.linknet import LinkNetDecoder
 from hardy.networks.parts.resnet import ResNet, fill_resnet
@@ -59,4 +59,5 @@ class LinkNet(Network):
         decoded = self.decoder.decode([stem, *maps])
         logits = fitted(decoded.logits, x.shape[-2:])
         features = {f"stage{number}": x for number, x in enumerate(maps, start=1)}
-        return Outputs(logits, {"stem": stem, **features}, coarse=logits, embedding=decoded.embedding)
+        full_size = resize(logits, images.shape[-2:])
+        return Outputs(full_size, {"stem": stem, **features}, coarse=logits, embedding=decoded.embedding)
