@@ -44,7 +44,7 @@ VARIANTS: dict[str, tuple[Upsample, tuple[int, int]]] = {
     "none": ("none", EXPORTED),
 }
 """How logits are upsampled; the most multiplications of resizing by products, and the most classes without ArgMax."""
-SIZES = [(360, 480), (512, 1024)]
+SIZES = [(352, 480), (512, 1024)]
 CAMVID = {
     "sources": ["camvid/0006R0", "camvid/0016E5", "camvid/Seq05VD"],
     "split": "holdout",

@@ -49,6 +49,7 @@ def test_same_padding_stays_open_in_a_graph(tmp_path: Path) -> None:
     ("name", "options"),
     [
         ("fast_scnn", {}),
+        ("ddrnet", {}),
         ("encoder_decoder", {"encoder": "mobilenetv2_035", "decoder": "swiftnet"}),
         ("encoder_decoder", {"encoder": "vit_tiny_patch16_224", "decoder": "upernet", "vit": {"patch": 14}}),
     ],

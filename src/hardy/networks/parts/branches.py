@@ -18,9 +18,12 @@ def padded(images: Tensor, least: int) -> Tensor:
 
     Without it the coarsest map of a small image would have a single cell: a batch norm cannot normalise it in a batch
     of one, and `torch.export` treats a size of 1 as a constant.
+
+    The padded size must be a maximum. Of a sum with a part that may be 0, later sizes would divide that part minus 1
+    apart, and ONNX rounds the quotient of a negative number up.
     """
     height, width = images.shape[-2:]
-    below, right = torch.sym_max(0, least - height), torch.sym_max(0, least - width)
+    below, right = torch.sym_max(height, least) - height, torch.sym_max(width, least) - width
     if isinstance(height, int) and isinstance(width, int) and below == right == 0:
         return images
     return F.pad(images, (0, right, 0, below))  # type: ignore[arg-type]
