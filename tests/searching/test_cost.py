@@ -36,7 +36,7 @@ def test_parts_are_what_runs(name, monkeypatch):
     monkeypatch.setattr(F, "interpolate", noted)
     ran = [layer.shape for layer in Layers(network, (), size).layers]
     assert resized  # the patch is seen where the network resizes
-    ends = [Shape("normalise", 3, 3, *size), Shape("argmax", 11, 11, *size)]
+    ends = [Shape("normalise", 3, 3, *network.fitted(size)), Shape("argmax", 11, 11, *size)]
     assert Counter(parts(architecture, size, 11)) == Counter([*ran, *resized, *ends])
 
 

@@ -5,18 +5,27 @@ computations must not divide negative integers: ONNX rounds the quotient toward 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional as F
 
-__all__ = ["cells", "has_size", "is_open", "resize"]
+__all__ = ["cells", "has_size", "is_open", "nearest_multiples", "resize"]
 
 
 def cells(size: Sequence[int], stride: int) -> tuple[int, int]:
     """(h, w) of a map of ``size`` (H, W), 1 or more each, after ``stride``; both are rounded up."""
     return (size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1
+
+
+def nearest_multiples(size: Sequence[int], multiple: int) -> tuple[int, int]:
+    """The multiples of ``multiple``, 1 or more times it, that are nearest to the sides of ``size`` (H, W); of two the
+    larger one."""
+    height, width = size
+    counts: list[Any] = [torch.sym_max(1, (side + multiple // 2) // multiple) for side in (height, width)]
+    return multiple * counts[0], multiple * counts[1]
 
 
 def is_open(x: Tensor) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from hardy.blocks.sizes import resize
+from hardy.blocks.sizes import nearest_multiples, resize
 from hardy.data.label_spaces import LabelSpace
 from hardy.errors import InputError, quoted
 from hardy.former import FormerName
@@ -147,8 +147,7 @@ class Network(nn.Module, ABC):
 
     def fitted(self, size: Sequence[int]) -> tuple[int, int]:
         """The size that the layers see of images of ``size`` (H, W): the nearest multiples of `multiple`."""
-        counts: list[Any] = [torch.sym_max(1, (side + self.multiple // 2) // self.multiple) for side in size]
-        return self.multiple * counts[0], self.multiple * counts[1]
+        return nearest_multiples(size, self.multiple)
 
     def example(self, side: int = 64, count: int = 2) -> Tensor:
         """An input for tracing, on the CPU: noise (``count``, 3, s, s), where s is twice the larger of ``side`` and

@@ -10,7 +10,9 @@ Source: the look-up table of Chen et al., "FasterSeg", ICLR 2020, section 3.3, w
 from collections.abc import Iterator, Sequence
 from itertools import product
 
+from hardy.blocks.sizes import nearest_multiples
 from hardy.networks.architectures.multipath import OPS, WIDTHS, Architecture
+from hardy.networks.fasterseg import FasterSeg
 from hardy.pruning.shapes import Shape
 from hardy.searching.space import Space
 
@@ -31,7 +33,7 @@ def parts(architecture: Architecture, size: Sequence[int], classes: int) -> list
         classes: the number of classes K.
     """
     grids = _grids(size)
-    shapes = [*_ends(grids, classes), *_stem(architecture, architecture.stem_width, grids)]
+    shapes = [*_ends(size, grids, classes), *_stem(architecture, architecture.stem_width, grids)]
     stem = architecture.channels(8, architecture.stem_width)
     cells, routes = architecture.shared()
     for before, layer in cells:
@@ -48,7 +50,7 @@ def every_part(space: Space, size: Sequence[int], classes: int) -> list[Shape]:
     """All different parts of the architectures of ``space``; see `parts`."""
     grids, some = _grids(size), space.largest()
     wide = [[some.channels(8 * 2**scale, width) for width in WIDTHS] for scale in range(3)]
-    shapes = [*_ends(grids, classes)]
+    shapes = [*_ends(size, grids, classes)]
     for width in WIDTHS:
         shapes += _stem(some, width, grids)
         for count in range(1, space.branches + 1):
@@ -65,8 +67,8 @@ def every_part(space: Space, size: Sequence[int], classes: int) -> list[Shape]:
 
 
 def _grids(size: Sequence[int]) -> list[Size]:
-    """The map's size at strides 1, 2, 4, 8, 16, 32."""
-    grids = [(size[0], size[1])]
+    """The map's size at strides 1, 2, 4, 8, 16, 32 of the size that the layers see of an image of ``size``."""
+    grids = [nearest_multiples(size, FasterSeg.multiple)]
     for _ in range(5):
         grids.append(_half(grids[-1]))
     return grids
@@ -85,11 +87,15 @@ def _resize(channels: int, at: Size, to: Size) -> Shape:
     return Shape("resize", channels, channels, *at, extra=(to[0] - at[0], to[1] - at[1]))
 
 
-def _ends(grids: Sequence[Size], classes: int) -> Iterator[Shape]:
-    """The normalisation at the start, and at the end the resize of the logits to full size and the argmax."""
+def _ends(size: Sequence[int], grids: Sequence[Size], classes: int) -> Iterator[Shape]:
+    """At the start the resize of an image of ``size``, if it is needed, and the normalisation; at the end the resize of
+    the logits to full size and the argmax."""
+    whole = (size[0], size[1])
+    if whole != grids[0]:
+        yield _resize(3, whole, grids[0])
     yield Shape("normalise", 3, 3, *grids[0])
-    yield _resize(classes, grids[3], grids[0])
-    yield Shape("argmax", classes, classes, *grids[0])
+    yield _resize(classes, grids[3], whole)
+    yield Shape("argmax", classes, classes, *whole)
 
 
 def _stem(architecture: Architecture, width: int, grids: Sequence[Size]) -> Iterator[Shape]:
