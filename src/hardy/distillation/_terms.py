@@ -34,8 +34,8 @@ class DistillationTerms(nn.Module):
             submodule.
         choices: the losses and their options.
         resolution: ``coarse`` compares logits at the student's own stride (`Outputs.coarse`), which costs little. With
-            ``full``, or if the student has no coarse logits or pads its images, logits are compared at the size of the
-            images.
+            ``full``, or if the student has no coarse logits or the sides of the images are no multiples of theirs, logits
+            are compared at the size of the images.
         steps: the number of steps of the run; None if it is not known.
 
     Attributes:
@@ -180,10 +180,7 @@ def _refuse_short(name: str, loss: DistillationLoss, steps: int | None) -> None:
 
 
 def _coarse(outputs: Outputs, size: Sequence[int]) -> Tensor | None:
-    """The coarse logits for images of ``size`` (H, W); None if that size is not a multiple of theirs.
-
-    In that case the network may have padded the images.
-    """
+    """The coarse logits for images of ``size`` (H, W); None if that size is not a multiple of theirs."""
     coarse = outputs.coarse
     if coarse is None or any(side % cells for side, cells in zip(size, coarse.shape[-2:], strict=True)):
         return None
