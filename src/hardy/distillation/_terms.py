@@ -34,8 +34,8 @@ class DistillationTerms(nn.Module):
             submodule.
         choices: the losses and their options.
         resolution: ``coarse`` compares logits at the student's own stride (`Outputs.coarse`), which costs little. With
-            ``full``, or if the student has no coarse logits or the sides of the images are no multiples of theirs, logits
-            are compared at the size of the images.
+            ``full``, or if the student has no coarse logits or the sides of the images are no multiples of theirs,
+            logits are compared at the size of the images.
         steps: the number of steps of the run; None if it is not known.
 
     Attributes:
