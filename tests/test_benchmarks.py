@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -132,3 +133,42 @@ def test_collected_cells_replace_their_own_and_forget_the_folder() -> None:
         ("b", "seed=1", 0.4),
     ]
     assert found[-1].versions["command"] == "hardy train runs/seed=1.yaml"
+
+
+def test_a_trained_network_measured_again_has_the_scores_of_its_weights(tmp_path: Path) -> None:
+    """The records are edited by hand beforehand; a run that cannot be measured keeps those it has."""
+    from hardy import counts, records
+    from hardy.commands import train
+    from hardy.errors import InputError
+    from hardy.recipe import from_values
+
+    sections = {
+        "network": {"name": "tiny", "width": 8, "classes": "cityscapes19"},
+        "data": {
+            "sources": ["streets/sim"],
+            "unseen": ["streets/night"],
+            "datasets": {"streets": {"train": 2, "val": 2, "test": 2, "size": [32, 64]}},
+        },
+        "optim": {"steps": 2, "batch": 2},
+        "evaluate": {"keep_counts": True},
+        "run": {"folder": str(tmp_path / "run"), "device": "cpu", "workers": 0, "threads": 1},
+    }
+    folder = train.run(from_values(sections), show=False)
+    file, right = folder / "records.jsonl", records.read(folder / "records.jsonl")
+    file.write_text("")
+    records.append(file, [replace(one, value=0.0) for one in right])
+    (folder / counts.FILE).unlink()
+    scores = script("_measure_again").again(folder)
+    found = records.read(file)
+    keys = [(one.stage, one.target, one.metric, one.value, one.cost, one.notes) for one in found]
+    assert keys == [(one.stage, one.target, one.metric, one.value, one.cost, one.notes) for one in right]
+    assert scores["unseen"] == next(one.value for one in right if (one.target, one.metric) == ("unseen", "miou"))
+    assert counts.read(folder).keys() == {"streets/sim", "streets/night"}
+    (folder / "network.safetensors").write_bytes(b"")
+    with pytest.raises(InputError):
+        script("_measure_again").again(folder)
+    assert records.read(file) == found
+    assert not list(folder.glob("*.earlier"))
+    file.unlink()
+    with pytest.raises(InputError, match="no records of a training"):
+        script("_measure_again").again(folder)
