@@ -269,6 +269,10 @@ def test_timms_own_weights_are_asked_for_by_their_tag(
         ({"encoder": "mit_b0.a1_in1k"}, "there is no encoder 'mit_b0.a1_in1k'.*; did you mean 'mit_b0'"),
         ({"encoder": "shufflenet_v2_x0_5", "encoder_weights": "timm"}, "timm has none of shufflenet_v2_x0_5"),
         ({"encoder": "efficientformer_l1", "encoder_weights": "snap"}, "timm has no such weights.*snap_dist_in1k"),
+        (
+            {"encoder": "tf_efficientnet_lite2", "encoder_weights": "efficientnet_lit2"},
+            "did you mean 'efficientnet_lite2'.; it has: in1k, or a file; short names: efficientnet_lite2$",
+        ),
         ({"encoder": "shufflenet_v2_x0_5", "output_stride": 16}, "takes no output_stride"),
     ],
 )

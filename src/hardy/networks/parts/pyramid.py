@@ -20,7 +20,7 @@ from hardy.networks.parts.hub import fetched as fetched_from_hub
 from hardy.networks.parts.plain import Plain, repatch
 from hardy.networks.parts.same_padding import with_open_padding
 from hardy.networks.parts.torchvision_names import in_timm_names
-from hardy.networks.shipped.base import shipped
+from hardy.networks.shipped.base import shipped, short_names
 
 __all__ = ["Pyramid", "load_encoder", "stages"]
 
@@ -252,8 +252,10 @@ def _tagged(name: str, weights: str) -> str:
     if weights == "timm" and "." not in name and available:
         return name
     if wanted not in available:
-        tags = [known.partition(".")[2] for known in available]
-        hint = nearest(weights, tags)
-        have = ", ".join(tags) or "none"
-        raise InputError(f"weights {weights!r}: timm has no such weights of {name!r}{hint}; it has: {have}, or a file")
+        tags, short = [known.partition(".")[2] for known in available], short_names(architecture)
+        hint, have = nearest(weights, [*short, *tags]), ", ".join(tags) or "none"
+        or_short = f"; short names: {', '.join(short)}" if short else ""
+        raise InputError(
+            f"weights {weights!r}: timm has no such weights of {name!r}{hint}; it has: {have}, or a file{or_short}"
+        )
     return wanted

@@ -19,7 +19,7 @@ from hardy.networks.building.weights import is_file, read_weights
 from hardy.networks.parts.hub import HUB
 from hardy.registry import WEIGHTS
 
-__all__ = ["ShippedWeights", "shipped"]
+__all__ = ["ShippedWeights", "shipped", "short_names"]
 
 _log = logging.getLogger("hardy")
 
@@ -151,6 +151,11 @@ def shipped(weights: Any) -> ShippedWeights | None:
         return None
     found: ShippedWeights = WEIGHTS.build(weights)
     return found
+
+
+def short_names(encoder: str) -> list[str]:
+    """The short names of weights for ``encoder``, the name of a timm model."""
+    return [name for name in WEIGHTS if (found := shipped(name)) and found.encoder == encoder]
 
 
 def _counted(weights: Mapping[str, Any]) -> list[str]:
