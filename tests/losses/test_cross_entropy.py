@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from hardy.errors import InputError
 from hardy.losses.cross_entropy import CrossEntropy
+from hardy.losses.ohem import OHEM
 from hardy.types import IGNORE
 
 
@@ -55,3 +56,10 @@ def test_only_pixels_of_weightless_classes_give_zero() -> None:
     value.backward()
     assert value == 0
     assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(5), OHEM(5)])
+def test_the_sum_over_half_precision_pixels_is_right(loss: CrossEntropy | OHEM) -> None:
+    logits = torch.full((1, 5, 512, 512), -6.0, dtype=torch.float16)
+    logits[:, 1] = 6.0
+    assert loss(logits, torch.zeros(1, 512, 512, dtype=torch.long)).item() == pytest.approx(12.0, abs=1e-3)
