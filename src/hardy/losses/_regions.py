@@ -1,7 +1,7 @@
 """Shared by the losses of regions: one value per class from the probabilities of all labelled pixels of a batch.
 
 The overlap of regions is no mean over pixels, so these losses look at the pixels of all images of a call together. The
-mean is over the classes that occur in the labels. Cross-entropy, which gives each pixel a gradient of its own, is added.
+mean is over the classes that occur in the labels. Cross-entropy, which gives each pixel its own gradient, is added.
 """
 
 from abc import abstractmethod
@@ -35,7 +35,8 @@ class RegionLoss(Loss):
     ) -> None:
         super().__init__(class_count)
         if not 0 <= cross_entropy < float("inf"):
-            raise InputError(f"cross_entropy={cross_entropy}: the weight of the cross-entropy must be a number >= 0")
+            name = f"{type(self).__name__}.cross_entropy"
+            raise InputError(f"{name}: {cross_entropy} is out of range; it must be a number >= 0")
         self.share = cross_entropy
         self.weights = checked_weights(class_weights, class_count)
 

@@ -8,7 +8,7 @@ where F_k are the k pixels with the largest errors: J_k is the Jaccard loss if e
 the classes that occur in the labels. For certain predictions it is one minus the IoU.
 
 Source: Berman, Rannen Triki and Blaschko, "The Lovász-softmax loss: a tractable surrogate for the optimization of the
-intersection-over-union measure in neural networks", CVPR 2018, equations 8, 9, 11 and 12.
+intersection-over-union measure in neural networks", CVPR 2018, definition 2 and the loss for several classes.
 """
 
 from collections.abc import Sequence
