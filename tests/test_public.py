@@ -67,6 +67,13 @@ def test_a_wrong_name_is_refused_and_a_package_never_shadows_a_function() -> Non
 
 
 @pytest.mark.slow
+def test_counts_of_a_run_are_read_without_an_import_of_their_own() -> None:
+    done = run("import hardy; print('counts' in dir(hardy), hardy.counts.read)")
+    assert done.stdout.startswith("True <function read"), done.stderr
+    assert done.stdout.splitlines()[-1] == "HEAVY ['numpy']"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["--version"], ["train", "--help"], ["list"], ["list", "criterion"], ["list", "nothing"]],

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hardy import counts as counts
     from hardy.commands.adapt import adapt
     from hardy.commands.bench import bench
     from hardy.commands.evaluate import evaluate
@@ -62,10 +63,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "counts":  # a module, for ``hardy.counts.read(folder)``
+        return import_module("hardy.counts")
     if name not in __all__:
         raise AttributeError(f"module 'hardy' has no attribute {name!r}")
     return getattr(import_module(_HOMES.get(name, f"hardy.commands.{name}")), name)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, "counts", "__version__"]
