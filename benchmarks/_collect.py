@@ -22,13 +22,14 @@ def merged(old: Sequence[Record], new: Sequence[Record], start: str) -> list[Rec
 
     Args:
         old: records of cells.
-        new: records of cells; those of the comparison between cells, which have no cell, are left out.
+        new: records of cells; those of the comparison between cells, which have no cell, are left out. Of a number that
+            was measured again the last is kept.
         start: the folder in which the study was started.
     """
-    cells = [one for one in new if "cell" in one.notes]
+    cells = {(*_place(one), one.target, one.metric): one for one in new if "cell" in one.notes}
     plain = [
         replace(one, versions={key: value.replace(f"{start}/", "") for key, value in one.versions.items()})
-        for one in cells
+        for one in cells.values()
     ]
     fresh = {_place(one) for one in plain}
     return sorted([*(one for one in old if _place(one) not in fresh), *plain], key=_place)

@@ -125,7 +125,8 @@ def test_collected_cells_replace_their_own_and_forget_the_folder() -> None:
         return Record("", "train", (), "intra", 0, "miou", value, versions={"command": command}, notes=notes)
 
     old = [record("b", 0.1, "seed=0"), record("b", 0.2, "seed=1"), record("a", 0.3, "seed=0")]
-    new = [record("b", 0.4, "seed=1", "hardy train /home/me/runs/seed=1.yaml"), record("b", 0.5)]
+    again = record("b", 0.4, "seed=1", "hardy train /home/me/runs/seed=1.yaml")
+    new = [record("b", 0.9, "seed=1"), again, record("b", 0.5)]  # the first was measured again
     found = script("_collect").merged(old, new, "/home/me")
     assert [(one.notes["study"], one.notes["cell"], one.value) for one in found] == [
         ("a", "seed=0", 0.3),
