@@ -56,6 +56,7 @@ def blocks() -> dict[str, str]:
     found["camvid_dusk"] = camvid_dusk.text(cells)
     found["equal_work"] = "\n".join(equal_work(records.read(store / "camvid_gmacs.jsonl")))
     found["beds"] = "\n".join(beds(records.read(store / "beds.jsonl")))
+    found["beds_compared"] = (store / "beds.txt").read_text().strip()
     found["bed_latency"] = bed_latency.text(records.read(bed_latency.STORE))
     found["latency"] = camvid_latency.text(records.read(camvid_latency.STORE))
     found["light_networks"] = light_networks.text(records.read(light_networks.STORE))

@@ -157,12 +157,14 @@ def test_a_trained_network_measured_again_has_the_scores_of_its_weights(tmp_path
     folder = train.run(from_values(sections), show=False)
     file, right = folder / "records.jsonl", records.read(folder / "records.jsonl")
     file.write_text("")
-    records.append(file, [replace(one, value=0.0) for one in right])
+    wrong = [replace(one, value=0.0) for one in right]
+    other = replace(right[0], stage="evaluate")
+    records.append(file, [*wrong, other])
     (folder / counts.FILE).unlink()
     scores = script("_measure_again").again(folder)
     found = records.read(file)
     keys = [(one.stage, one.target, one.metric, one.value, one.cost, one.notes) for one in found]
-    assert keys == [(one.stage, one.target, one.metric, one.value, one.cost, one.notes) for one in right]
+    assert keys == [(one.stage, one.target, one.metric, one.value, one.cost, one.notes) for one in [*right, other]]
     assert scores["unseen"] == next(one.value for one in right if (one.target, one.metric) == ("unseen", "miou"))
     assert counts.read(folder).keys() == {"streets/sim", "streets/night"}
     (folder / "network.safetensors").write_bytes(b"")
@@ -170,6 +172,10 @@ def test_a_trained_network_measured_again_has_the_scores_of_its_weights(tmp_path
         script("_measure_again").again(folder)
     assert records.read(file) == found
     assert not list(folder.glob("*.earlier"))
+    earlier = file.rename(file.with_suffix(".earlier"))  # as a killed call leaves it
+    with pytest.raises(InputError):
+        script("_measure_again").again(folder)
+    assert (records.read(file), earlier.exists()) == (found, False)
     file.unlink()
     with pytest.raises(InputError, match="no records of a training"):
         script("_measure_again").again(folder)

@@ -40,7 +40,7 @@ def test_certain_predictions_have_the_score_of_torchmetrics() -> None:
 
 
 def test_overlap_is_of_the_whole_batch() -> None:
-    """An image without a class does not change the loss of a certain and right prediction of the others."""
+    """Two images of two pixels, each without one class, have the loss of one image with all four pixels."""
     logits, labels = two_class(0.75, 0.5, 0.25, 0.1), torch.tensor([[[0, 0, 1, 1]]])
     split = logits.unflatten(3, (2, 2)).movedim(3, 0).flatten(0, 1), labels.unflatten(2, (2, 2)).movedim(2, 0)[:, 0]
     assert torch.equal(Dice(2)(*split), Dice(2)(logits, labels))

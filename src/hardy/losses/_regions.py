@@ -21,23 +21,15 @@ __all__ = ["RegionLoss"]
 class RegionLoss(Loss):
     """The weighted mean of `of_classes` over the classes that occur, plus ``cross_entropy`` times the cross-entropy.
 
-    Args:
-        class_count: K.
-        cross_entropy: the weight of the cross-entropy, >= 0.
-        class_weights: K weights, one per class, each >= 0, of both means; None gives all classes the same weight.
-
-    Raises:
-        InputError: for a negative or infinite weight of the cross-entropy, or wrong class weights.
+    The arguments, and the errors for wrong ones, are those of `hardy.losses.lovasz`.
     """
 
-    def __init__(
-        self, class_count: int, *, cross_entropy: float = 1.0, class_weights: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, class_count: int, cross_entropy: float, class_weights: Sequence[float] | None) -> None:
         super().__init__(class_count)
         if not 0 <= cross_entropy < float("inf"):
             name = f"{type(self).__name__}.cross_entropy"
             raise InputError(f"{name}: {cross_entropy} is out of range; it must be a number >= 0")
-        self.share = cross_entropy
+        self.cross_entropy = cross_entropy
         self.weights = checked_weights(class_weights, class_count)
 
     @abstractmethod
@@ -60,4 +52,6 @@ class RegionLoss(Loss):
         occurs = truth.any(1)
         weights = scores.new_ones(self.class_count) if self.weights is None else self.weights.to(scores)
         loss = mean(self.of_classes(scores.softmax(0)[occurs], truth[occurs]), weights[occurs])
-        return loss + self.share * mean(*pixel_losses(logits, labels, self.weights)) if self.share else loss
+        if not self.cross_entropy:
+            return loss
+        return loss + self.cross_entropy * mean(*pixel_losses(logits, labels, self.weights))

@@ -40,7 +40,7 @@ class Dice(RegionLoss):
         cross_entropy: float = 1.0,
         class_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(class_count, cross_entropy=cross_entropy, class_weights=class_weights)
+        super().__init__(class_count, cross_entropy, class_weights)
         self.squared = squared
 
     def of_classes(self, probabilities: Tensor, truth: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Lovasz(RegionLoss):
     def __init__(
         self, class_count: int, *, cross_entropy: float = 1.0, class_weights: Sequence[float] | None = None
     ) -> None:
-        super().__init__(class_count, cross_entropy=cross_entropy, class_weights=class_weights)
+        super().__init__(class_count, cross_entropy, class_weights)
 
     def of_classes(self, probabilities: Tensor, truth: Tensor) -> Tensor:
         """See `RegionLoss`."""
