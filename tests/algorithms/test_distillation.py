@@ -180,6 +180,24 @@ def test_a_first_stage_in_which_nothing_is_taught_is_no_measurement(losses):
     assert gradient_norm(terms, student) == pytest.approx(0.5 * gradient_norm(labels, student), rel=1e-4)
 
 
+def test_when_a_loss_begins_the_gradients_are_measured_again():
+    torch.manual_seed(3)
+    student, teacher = (hardy.create("tiny", "camvid11", width=width) for width in (8, 16))
+    losses = {"kl": {"weight": 0.1}, "overhaul": {"warm_up": 2, "weight": 1e4}}
+    algorithm = Distillation(student, CrossEntropy(11), Teacher(teacher), losses=losses).train()
+    images = torch.rand(2, 3, 32, 32)
+    batch = Batch(images, torch.randint(0, 11, (2, 32, 32)), torch.zeros(2, dtype=torch.long))
+    measured = []
+    for step in (1, 2, 3, 4):
+        terms = algorithm(batch)
+        measured.append(algorithm.measured.item())
+        if step == 3:
+            taught = {name: terms.pop(name) for name in ("kl", "overhaul")}
+            assert gradient_norm(taught, student) == pytest.approx(gradient_norm(terms, student), rel=1e-4)
+        algorithm.after_step(step)
+    assert measured == [0, 0, 2, 2], "not only every 50 steps"
+
+
 @pytest.mark.slow
 @pytest.mark.costly
 def test_a_run_that_ends_in_the_first_stage_of_a_loss_is_refused():

@@ -174,6 +174,8 @@ def test_peers_of_other_kinds_learn_together(draw_batch):
     [
         ({"peers": 0}, "Mutual.peers: 0 is out of range; it must be 1 or more"),
         ({"peers": []}, "Mutual.peers: the list is empty; give a number or a list of networks"),
+        ({"peers": "tiny"}, "Mutual.peers: 'tiny' is not a list; write [tiny], or a number of peers"),
+        ({"peers": [{"name": "tiny", "classes": "camvid11"}]}, "Mutual.peers: leave out classes"),
         ({"peers": [{"width": 8}]}, "names no network; give {name: fast_scnn} and its options"),
         ({"peers": ["fast_scn"]}, "Mutual.peers: there is no network 'fast_scn'; did you mean 'fast_scnn'"),
         ({"peers": [{"name": "tiny", "wdth": 8}]}, "Mutual.peers: Tiny has no option 'wdth'"),

@@ -123,6 +123,18 @@ def test_the_main_head_teaches_the_auxiliary_heads(deep, draw_batch, loss):
     assert terms["fitnets"].item() == pytest.approx(wanted.item(), rel=1e-9)
 
 
+def test_each_head_has_its_own_weight(deep, draw_batch, loss, monkeypatch):
+    """As ICNet's heads, of which one has 0.16."""
+    monkeypatch.setattr(Deep, "weight_of", lambda network, head: {"aux_first": 0.16}[head])
+    batch = draw_batch([0, 1], size=(3, 4))
+    terms = SelfDistillation(deep, loss, 10, by="deep", alpha=0.25).train().double()(batch)
+    outputs = deep.outputs(batch.images)
+    logits = outputs.extras["aux_first"]
+    assert terms["aux_first"].item() == pytest.approx(0.75 * 0.16 * loss(logits, batch.labels).item(), rel=1e-9)
+    said = divergence(outputs.logits, logits, batch.labels != 255, 3.0)
+    assert terms["aux_first_kl"].item() == pytest.approx(0.25 * 0.16 * said, rel=1e-9)
+
+
 def test_no_gradient_reaches_what_teaches(deep, draw_batch, loss):
     batch = draw_batch([0, 1], size=(3, 4))
     algorithm = SelfDistillation(deep, loss, 10, by="deep").train().double()

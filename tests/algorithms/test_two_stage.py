@@ -282,12 +282,20 @@ def test_each_stage_trains_its_part():
         ({"encoder_rate": 2.0}, "TwoStage.encoder_rate: 2.0 is out of range"),
         ({"patch": -1}, "TwoStage.patch: -1 is out of range"),
         ({"taps": ["depe"]}, "has no 'depe'; did you mean 'deep'"),
+        ({"taps": ["deepst"]}, "has no 'deepst'; did you mean 'deepest'"),
+        ({"taps": "deepest"}, "taps: 'deepest' is not a list; write [deepest]"),
     ],
 )
 def test_what_cannot_be_is_refused(network, teacher, loss, options, said):
     with pytest.raises(InputError) as caught:
         TwoStage(network, loss, teacher, 10, **options)
     assert said in str(caught.value)
+
+
+def test_a_teacher_that_overflows_is_named(network, teacher, loss, draw_batch):
+    teacher.network.deep[0].weight.data.fill_(1e308)
+    with pytest.raises(InputError, match="teacher: its features are not finite on a batch; check its weights"):
+        built(network, loss, teacher)(draw_batch([0, 1], size=(4, 6)))
 
 
 def test_a_teacher_without_features_is_refused(network, loss, scenes):

@@ -75,6 +75,14 @@ def test_a_teacher_of_other_classes_lists_those_that_it_lacks(refused, distil, o
     assert ": wall; name a teacher that predicts them" in said
 
 
+@pytest.mark.costly
+def test_two_stages_end_with_such_a_teacher_and_say_that_it_is_not_compared(call, recipe, other, caplog):
+    file = recipe(algorithm={"name": "two_stage"}, teacher={"run": str(other)})
+    result = call("train", file)
+    assert result.code == 0
+    assert "no agreement with the teacher is measured: it predicts camvid11" in caplog.text
+
+
 def test_a_tap_that_is_not_there_names_the_nearest(refused, distil, trained, features):
     said = refused("train", distil({"run": str(trained)}, {features: {"taps": ["deatil"]}}))
     assert "the student, Tiny, has no 'deatil'; did you mean 'detail'?" in said

@@ -13,6 +13,7 @@ from hardy.distillation.overhaul import Overhaul, margins
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
+from hardy.networks.building.teacher import Teacher
 from hardy.seed import seeded
 
 
@@ -119,6 +120,21 @@ def test_batch_statistics_leave_the_teacher_as_it_was() -> None:
     running = Overhaul(matching)
     running.load_state_dict(loss.state_dict())
     assert running(given).item() != pytest.approx(found.item(), rel=1e-2)
+
+
+def test_batch_statistics_come_from_the_images_that_the_teacher_sees() -> None:
+    teacher = Teacher(tiny(16, 1), size=(16, 24))
+    loss = Overhaul(Matching(tiny(8, 0), teacher.network), teacher, teacher_bn="batch")
+    sides = []
+    teacher.network.register_forward_pre_hook(lambda _, given: sides.append(tuple(given[0].shape[-2:])))
+    outputs = teacher.network.outputs
+    teacher.network.outputs = lambda images: sides.append(tuple(images.shape[-2:])) or outputs(images)  # type: ignore
+    found = loss._with_batch_statistics(torch.rand(2, 3, 32, 48))
+    assert set(sides) == {(16, 24)}
+    whole = Overhaul(Matching(tiny(8, 0), tiny(16, 1)), teacher_bn="batch")._with_batch_statistics(
+        torch.rand(2, 3, 32, 48)
+    )
+    assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in whole.items()}
 
 
 @pytest.mark.slow

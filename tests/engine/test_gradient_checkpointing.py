@@ -97,6 +97,20 @@ def test_gradients_and_statistics_have_the_same_bits_and_less_is_kept(encoder: s
     assert kept < all_kept
 
 
+def test_gradients_may_be_computed_twice() -> None:
+    """As `distillation` does, which measures their norms before the step."""
+    network = made(ENCODERS[0])
+    other = copy.deepcopy(network)
+    found = []
+    for each, blocks in ((network, []), (other, blocks_of([other]))):
+        with seeded(1, "step"), checkpointed(blocks):
+            loss = each(torch.rand(2, 3, 64, 64)).square().mean()
+            norm = torch.autograd.grad(loss, list(each.parameters()), retain_graph=True, allow_unused=True)
+            loss.backward()
+        found.append([value for value in norm if value is not None] + list(each.state_dict().values()))
+    assert all(torch.equal(one, again) for one, again in zip(*found, strict=True))
+
+
 def test_dropout_and_drop_path_draw_the_same_again() -> None:
     network = drawing(small("plain"))
     all_kept, kept = compare(network)

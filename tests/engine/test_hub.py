@@ -17,7 +17,21 @@ from hardy.records import Record
 from hardy.sections import Data
 
 SCORES = {"folder/day": 0.5, "folder/night": 0.25, "unseen": 0.25}
-TEACHER = {"name": "segformer", "from": "runs/big", "sha256": "0" * 64, "licence": "cc-by-nc-4.0"}
+GRAND = {"name": "vit", "from": "runs/huge", "sha256": "1" * 64, "licence": "dinov3-license"}
+LEARNED = {
+    "stage": "train",
+    "algorithm": "distillation",
+    "options": {},
+    "teachers": [GRAND],
+    "images": {"folder/day": 4},
+}
+TEACHER = {
+    "name": "segformer",
+    "from": "runs/big",
+    "sha256": "0" * 64,
+    "licence": "cc-by-nc-4.0",
+    "lineage": [LEARNED],
+}
 
 
 @pytest.fixture
@@ -74,7 +88,9 @@ def test_the_card_has_domains_numbers_lineage_and_licences(run, tmp_path):
         "| mean over unseen | mIoU | 25.0 | evaluate |",
         "- GMACs: 1.5",
         "learned by distillation from segformer of runs/big",
+        "weights under cc-by-nc-4.0), which learned from vit of runs/huge",
         "Teacher segformer: weights under cc-by-nc-4.0.",
+        "Teacher vit: weights under dinov3-license.",
         json.loads((run / "network.json").read_text())["sha256"],
         "Classes (`camvid11`): sky, building",
     ):

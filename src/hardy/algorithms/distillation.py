@@ -12,8 +12,8 @@ With ``balance: gradients``, s limits the influence of distillation: the gradien
 together is at most ``limit`` times that of the loss of the labels. Both norms are over the network's trained
 parameters. s is measured every ``balance_every`` steps, in the first part of an accumulated batch where both norms are
 above 0. The new s is the mean of the measured value and the previous s, and it is logged; the last one is in the notes
-of the run's records. Some losses have a first stage in which they do not train the network; they are measured at the
-first step in which they do. With ``balance: fixed``, s is 1.
+of the run's records. Some losses have a first stage in which they do not train the network: s is measured again at the
+first step in which they do, and the measured value is used as it is. With ``balance: fixed``, s is 1.
 
 Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015, section 2; the
 sum of weighted losses for segmentation: Liu et al., "Structured knowledge distillation for semantic segmentation", CVPR
@@ -132,9 +132,12 @@ class Distillation(Algorithm):
         self.distilled.after_step(step)
 
     def _due(self) -> bool:
-        """Whether to measure now: if nothing was measured yet, or ``balance_every`` steps after the last time."""
-        last = int(self.measured)
-        return self.training and (last < 0 or int(self.steps) - last >= self.balance_every)
+        """Whether to measure now: if a loss has begun since the last time, or ``balance_every`` steps after it."""
+        return self.training and (self._begun() or int(self.steps) - int(self.measured) >= self.balance_every)
+
+    def _begun(self) -> bool:
+        """Whether a loss has begun to train the network since the last measurement, or there was none."""
+        return any(int(self.measured) < start <= int(self.steps) for start in (0, *self.distilled.starts))
 
     def _measure(self, terms: Terms, distilled: Terms) -> None:
         """Set `scale` from the gradient norms of the two groups of terms, if both are above 0 and finite.
@@ -149,8 +152,7 @@ class Distillation(Algorithm):
         if not 0 < task < math.inf:
             return
         wanted = min(1.0, self.limit * task / teaching)
-        first = int(self.measured) < 0
-        self.scale.fill_(wanted if first else (float(self.scale) + wanted) / 2)
+        self.scale.fill_(wanted if self._begun() else (float(self.scale) + wanted) / 2)
         self.measured.copy_(self.steps)
         _log.info(
             "step %d: distillation is scaled by %.4g (gradient norms: labels %.4g, distillation %.4g)",

@@ -70,7 +70,7 @@ class Mutual(Algorithm):
         pixel_loss: PixelLoss,
         steps: int,
         *,
-        peers: int | Sequence[str | Mapping[str, Any]] = 1,
+        peers: int | str | Sequence[str | Mapping[str, Any]] = 1,
         losses: Annotated[Mapping[str, Mapping[str, Any]], Kind("distillation")] = {"kl": {"weight": 1.0}},
         by: Literal["peers", "mean", "best"] = "peers",
         warm_up: float = 0.1,
@@ -192,11 +192,13 @@ def _best(outputs: Sequence[Outputs], labels: Tensor, mean: Outputs) -> Outputs:
     return Outputs(torch.where((labels == IGNORE)[:, None], mean.logits, best))
 
 
-def _peers(network: Network, peers: int | Sequence[str | Mapping[str, Any]]) -> list[Network]:
+def _peers(network: Network, peers: int | str | Sequence[str | Mapping[str, Any]]) -> list[Network]:
     """See `Mutual`."""
     if isinstance(peers, int):
         within("Mutual.peers", peers, 1)
         return [_redrawn(network) for _ in range(peers)]
+    if isinstance(peers, str):
+        raise InputError(f"Mutual.peers: {quoted(peers)} is not a list; write [{peers}], or a number of peers")
     if not peers:
         raise InputError("Mutual.peers: the list is empty; give a number or a list of networks, such as [fast_scnn]")
     return [_named(network, choice) for choice in peers]
@@ -207,6 +209,8 @@ def _named(network: Network, choice: str | Mapping[str, Any]) -> Network:
     options = {"name": choice} if isinstance(choice, str) else dict(choice)
     if not isinstance(options.get("name"), str):
         raise InputError(f"Mutual.peers: {quoted(choice)} names no network; give {{name: fast_scnn}} and its options")
+    if "classes" in options:
+        raise InputError("Mutual.peers: leave out classes; peers predict the classes of the network")
     try:
         peer = create(options.pop("name"), network.label_space, **options)
     except (InputError, TypeError) as error:

@@ -7,9 +7,9 @@
   They are multiplied by the share of the batch's pixels where the largest probability of the average is above
   ``confidence``.
 - ``deep``: the main head teaches the auxiliary heads. The loss of an auxiliary head is multiplied by (1 - alpha), and
-  alpha times ``losses`` between main head and auxiliary head, times the network's `auxiliary_weight`, is added. If the
-  network has a feature with the auxiliary head's name, that feature also learns from the embedding, with the loss
-  ``fitnets`` and the weight ``hint``.
+  alpha times ``losses`` between main head and auxiliary head, times the head's weight in the network's loss, is added.
+  If the network has a feature with the auxiliary head's name, that feature also learns from the embedding, with the
+  loss ``fitnets`` and the weight ``hint``.
 - ``attention``: each stage of the encoder learns from the next stage with ``losses``. This begins after the share
   ``start`` of the steps, when the later stages have useful attention maps.
 
@@ -164,7 +164,7 @@ class SelfDistillation(Algorithm):
             logits = outputs.extras[name]
             said = Outputs(self.network.enlarged(logits, batch.images.shape[-2:]), coarse=logits)
             more = self._compared(self.distilled, batch, said, outputs)
-            share = self.alpha * self.network.auxiliary_weight
+            share = self.alpha * self.network.weight_of(name)
             found |= {f"{name}_{loss}": share * value for loss, value in more.items()}
         return found | (self._compared(self.hints, batch, outputs, outputs) if self.hints is not None else {})
 

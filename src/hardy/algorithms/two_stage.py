@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from hardy.algorithms._unlabelled import task_terms, unlabelled_of
 from hardy.algorithms.base import Algorithm, TextTable
+from hardy.distillation._features import refuse_not_finite
 from hardy.distillation._matching import Matching, values_of
 from hardy.distillation.base import DistillationLoss, PairedOutputs
 from hardy.errors import InputError, within
@@ -152,6 +153,7 @@ class TwoStage(Algorithm):
         with self.matching.recording() as (own, others):
             outputs = self.network.outputs(images)
             taught = values_of(self.teacher.outputs(images), others)
+        refuse_not_finite("features", *(taught[pair.teacher.name] for pair in self.whole.pairs))
         every = torch.ones_like(images[:, 0], dtype=torch.bool)
         terms = self.whole.terms(_paired(images, outputs, every, values_of(outputs, own), taught))
         if self.hidden is None:

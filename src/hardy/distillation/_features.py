@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from hardy.distillation.base import DistillationLoss, FeaturePair, PairedOutputs
+from hardy.errors import InputError
 from hardy.networks.base import resize
 
-__all__ = ["Aligner", "FeatureLoss", "at_size", "standardised", "wide"]
+__all__ = ["Aligner", "FeatureLoss", "at_size", "refuse_not_finite", "standardised", "wide"]
 
 
 def wide(x: Tensor) -> Tensor:
@@ -20,6 +21,16 @@ def wide(x: Tensor) -> Tensor:
 def at_size(x: Tensor, size: Sequence[int]) -> Tensor:
     """``x`` (B, C, h, w) resized to ``size`` (H, W), bilinear; for a size of one cell, its mean."""
     return x.mean((2, 3), keepdim=True) if tuple(size) == (1, 1) else resize(x, size)
+
+
+def refuse_not_finite(what: str, *values: Tensor) -> None:
+    """Check that ``values``, the teacher's logits or features named by ``what``, are finite.
+
+    Raises:
+        InputError: if they are not.
+    """
+    if not all(bool(torch.isfinite(value).all()) for value in values):
+        raise InputError(f"teacher: its {what} are not finite on a batch; check its weights or its precision")
 
 
 class Aligner(nn.Module):

@@ -10,11 +10,11 @@ from torch import Tensor
 from hardy.data.label_spaces import LabelSpace
 from hardy.distillation.base import FeaturePair, Tap
 from hardy.errors import InputError, nearest, quoted
-from hardy.networks.base import Network
+from hardy.networks.base import Network, resize
 from hardy.networks.parts.stages import EMBEDDING, INPUT, places_of, watch
 from hardy.types import Outputs
 
-__all__ = ["DEEPEST", "STAGES", "Matching", "class_order", "in_order", "values_of"]
+__all__ = ["DEEPEST", "STAGES", "Matching", "at_scale", "class_order", "in_order", "values_of"]
 
 DEEPEST = "deepest"
 """The tap entry for the last stage of the encoder."""
@@ -71,6 +71,8 @@ class Matching:
                 "several teachers, a teacher with a cache, and mutual learning from the mean or the best of all; name "
                 "one run as teacher.run (mutual: by: peers), or use losses of logits such as kl and cwd"
             )
+        if isinstance(taps, str):
+            raise InputError(f"{owner}: {quoted(taps)} is not a list; write [{taps}]")
         both = [EMBEDDING in self._taps(network) for network in (self.student, self.teacher)]
         named = [entry for entry in taps if entry != EMBEDDING or len(taps) == 1 or all(both)]
         self._trace([entry for entry in named if not isinstance(entry, str)])
@@ -127,7 +129,7 @@ class Matching:
         full = _full_name(network, name)
         if full is None:
             whose = ("the student", "the teacher")[side]
-            words = [*taps, *(network.known_as(key) for key, _ in network.named_modules() if key)]
+            words = [*taps, DEEPEST, STAGES, *(network.known_as(key) for key, _ in network.named_modules() if key)]
             hint = nearest(name, words)
             raise InputError(f"{owner}: {whose}, {type(network).__name__}, has no {name!r}{hint}; {_have(taps)}")
         if full not in self._layers[side]:
@@ -206,6 +208,18 @@ def values_of(outputs: Outputs, modules: Mapping[str, Tensor]) -> dict[str, Tens
     """The values of all taps by name: the features and the embedding of ``outputs``, and the recorded ``modules``."""
     embedding = {} if outputs.embedding is None else {EMBEDDING: outputs.embedding}
     return {**outputs.features, **embedding, **modules}
+
+
+def at_scale(values: Mapping[str, Tensor], seen: Sequence[int], size: Sequence[int]) -> dict[str, Tensor]:
+    """``values``, the maps (B, C, h, w) among them resized from images of size ``seen`` (H, W) to those of ``size``."""
+
+    def scaled(value: Tensor) -> Tensor:
+        if value.ndim != 4 or tuple(seen) == tuple(size):
+            return value
+        cells = zip(value.shape[-2:], seen, size, strict=True)
+        return resize(value, [max(1, round(own * wanted / given)) for own, given, wanted in cells])
+
+    return {name: scaled(value) for name, value in values.items()}
 
 
 def class_order(student: LabelSpace, teacher: LabelSpace) -> list[int] | None:

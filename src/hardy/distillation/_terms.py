@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from hardy.distillation._matching import Matching, class_order, in_order, values_of
+from hardy.distillation._features import refuse_not_finite
+from hardy.distillation._matching import Matching, at_scale, class_order, in_order, values_of
 from hardy.distillation.base import DistillationLoss, PairedOutputs
 from hardy.errors import InputError
 from hardy.networks.base import Network, resize
@@ -94,6 +94,11 @@ class DistillationTerms(nn.Module):
         """Whether every loss reads labels."""
         return all(loss.needs_labels for loss in self._each())
 
+    @property
+    def starts(self) -> list[int]:
+        """For each loss, the number of steps before the first one in which it trains the network."""
+        return [loss.first_stage[1] for loss in self._each()]
+
     def optimisers(self) -> dict[str, Optimizer]:
         """The optimisers that the losses step, as ``<loss>/<name>``."""
         return {f"{key}/{name}": own for key, loss in self._named() for name, own in loss.optimisers().items()}
@@ -136,12 +141,11 @@ class DistillationTerms(nn.Module):
             InputError: for logits of the teacher that are not finite.
         """
         student, teacher = self._logits(outputs, taught, images.shape[-2:])
-        if not torch.isfinite(teacher).all():
-            raise InputError("teacher: its logits are not finite on a batch; check its weights or its precision")
+        refuse_not_finite("logits", teacher)
         counted = _counted(labels, student, unlabelled)
         features = {name: value.detach() for name, value in values_of(taught, recorded[1]).items()}
         if self.seen:
-            features = {name: _at(value, self.seen, images.shape[-2:]) for name, value in features.items()}
+            features = at_scale(features, self.seen, images.shape[-2:])
         paired = PairedOutputs(images, student, teacher, counted, labels, values_of(outputs, recorded[0]), features)
         terms: Terms = {}
         for name, loss in self._named():
@@ -185,14 +189,6 @@ def _coarse(outputs: Outputs, size: Sequence[int]) -> Tensor | None:
     if coarse is None or any(side % cells for side, cells in zip(size, coarse.shape[-2:], strict=True)):
         return None
     return coarse
-
-
-def _at(value: Tensor, seen: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Resize a map (B, C, h, w) of images of size ``seen`` to what images of ``size`` would give; a vector stays."""
-    if value.ndim != 4 or tuple(seen) == tuple(size):
-        return value
-    cells = zip(value.shape[-2:], seen, size, strict=True)
-    return resize(value, [max(1, round(own * wanted / given)) for own, given, wanted in cells])
 
 
 def _counted(labels: Tensor, logits: Tensor, unlabelled: Tensor | None) -> Tensor:

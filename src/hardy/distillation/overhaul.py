@@ -35,11 +35,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardy.distillation._features import FeatureLoss
-from hardy.distillation._matching import Matching, values_of
+from hardy.distillation._matching import Matching, at_scale, values_of
 from hardy.distillation._preactivations import Preactivations
 from hardy.distillation.base import FeaturePair, PairedOutputs, Tap
 from hardy.errors import InputError, within
 from hardy.networks.base import Network
+from hardy.networks.building.teacher import Teacher
 from hardy.networks.parts.stages import INPUT
 
 __all__ = ["Overhaul", "margins"]
@@ -51,6 +52,7 @@ _FACTOR = 1e-5
 class Overhaul(FeatureLoss):
     """Args:
         matching: the features that belong together.
+        teacher: what ``teacher_bn: batch`` runs; None runs the network of ``matching``.
         weight: of the loss.
         taps: the features to compare, see `Matching`; maps only. For a feature, the value before its last activation is
             used. The value of a layer is used as it is; the teacher's layer must be the output of a batch norm.
@@ -70,6 +72,7 @@ class Overhaul(FeatureLoss):
     def __init__(
         self,
         matching: Matching,
+        teacher: Teacher | Network | None = None,
         *,
         weight: float = 1.0,
         taps: Sequence[Any] = ("stages",),
@@ -88,6 +91,7 @@ class Overhaul(FeatureLoss):
             )
         self.divisors = tuple(divisors) or tuple(2.0 ** (len(pairs) - 1 - place) for place in range(len(pairs)))
         self.matching, self.teacher_bn, self.warm_up = matching, teacher_bn, warm_up
+        self._given = (teacher,)  # a tuple, so that a network is not registered as a part of the loss
         self.first_stage = ("warm_up", warm_up)
         self.factor = 1.0 if _alike(matching, pairs[-1]) else unlike
         for pair, align in zip(pairs, self.aligners, strict=True):
@@ -129,9 +133,11 @@ class Overhaul(FeatureLoss):
     @torch.no_grad()
     def _with_batch_statistics(self, images: Tensor) -> dict[str, Tensor]:
         """The teacher's values when its batch norms use the statistics of ``images``."""
-        with _batch_statistics(self._teacher), self.matching.recording() as (_, recorded):
+        network, (given,) = self._teacher, self._given
+        teacher = given if isinstance(given, Teacher) else None
+        with _batch_statistics(network), self.matching.recording() as (_, recorded):
             try:
-                taught = self._teacher.outputs(images.to(self._teacher.mean.dtype))
+                taught = teacher.outputs(images) if teacher else network.outputs(images.to(network.mean.dtype))
             except ValueError as error:
                 if "more than 1 value per channel" not in str(error):
                     raise
@@ -139,7 +145,8 @@ class Overhaul(FeatureLoss):
                     "Overhaul.teacher_bn: batch needs batches of 2 or more images, because a batch norm of the teacher "
                     "gets one value per channel; use larger batches, or eval"
                 ) from None
-        return values_of(taught, recorded)
+        values = values_of(taught, recorded)
+        return at_scale(values, teacher.size, images.shape[-2:]) if teacher and teacher.size else values
 
     def _check(self, outputs: PairedOutputs) -> None:
         """Raise `InputError` for a batch that gives the batch norm of a regressor a single value per channel."""

@@ -28,12 +28,22 @@ from hardy.networks.base import Network, resize
 from hardy.networks.building.teacher import Teacher
 from hardy.types import IGNORE, Batch
 
-__all__ = ["METRIC", "agreements", "measured", "share", "values"]
+__all__ = ["METRIC", "agreements", "comparable", "measured", "share", "values"]
 
 _log = logging.getLogger("hardy")
 
 METRIC = "agreement"
 """The name in records."""
+
+
+def comparable(network: Network, teacher: Teacher) -> bool:
+    """Whether both predict masks, or one class per image, and ``teacher`` predicts the classes of ``network``; if not,
+    a line of the log says so."""
+    lacking = set(network.label_space.classes) - set(teacher.label_space.classes)
+    if network.image_level == teacher.image_level and not lacking:
+        return True
+    _log.info("no agreement with the teacher is measured: it predicts %s", teacher.label_space.name)
+    return False
 
 
 @torch.no_grad()

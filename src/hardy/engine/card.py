@@ -142,7 +142,6 @@ def _licences(network: Network, licence: str | None) -> Iterator[str]:
         origin = f", {weights['origin']}" if weights.get("origin") else ""
         terms = weights.get("licence", "licence unknown")
         yield f"Its encoder started from {weights.get('name', 'weights')}: {terms}{origin}."
-    for each in network.lineage:
-        for teacher in each["teachers"]:
-            yield f"Teacher {teacher['name']}: weights under {teacher.get('licence', 'a licence that is not known')}."
+    for teacher in lineage.teachers(network.lineage):
+        yield f"Teacher {teacher['name']}: weights under {teacher.get('licence', 'a licence that is not known')}."
     yield "The licences of the data sets also apply."

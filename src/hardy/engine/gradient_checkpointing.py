@@ -66,18 +66,23 @@ def _forward(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """For the forward pass, and for when it is computed again."""
-    return nullcontext(), _apart(block)
+    return nullcontext(), _Apart(block)
 
 
-@contextmanager
-def _apart(block: nn.Module) -> Iterator[None]:
-    """Inside the block: the statistics of the norms are copies, so that they are not updated twice."""
-    norms = [module for module in block.modules() if isinstance(module, _NormBase) and module.training]
-    kept = [dict(norm._buffers) for norm in norms]
-    for norm in norms:
-        norm._buffers.update({name: None if value is None else value.clone() for name, value in norm._buffers.items()})
-    try:
-        yield
-    finally:
-        for norm, buffers in zip(norms, kept, strict=True):
+class _Apart(AbstractContextManager[None]):
+    """Inside it the statistics of the norms of ``block`` are copies, so that they are not updated twice. It may be
+    entered again, as when gradients are computed twice."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self._block = block
+        self._kept: list[tuple[nn.Module, dict[str, Any]]] = []
+
+    def __enter__(self) -> None:
+        norms = [module for module in self._block.modules() if isinstance(module, _NormBase) and module.training]
+        self._kept = [(norm, dict(norm._buffers)) for norm in norms]
+        for norm, buffers in self._kept:
+            norm._buffers.update({name: None if value is None else value.clone() for name, value in buffers.items()})
+
+    def __exit__(self, *error: object) -> None:
+        for norm, buffers in self._kept:
             norm._buffers.update(buffers)

@@ -357,9 +357,10 @@ class Run:
     def measure_agreement(self, network: Network, images: Split, stage: str, notes: Mapping[str, Any]) -> None:
         """Measure and record how often ``network`` predicts what the recipe's teacher predicts, if it learned from one.
 
-        A line of `remarks` has the means over known and unseen domains. Domains that cannot be read are left out.
+        A line of `remarks` has the means over known and unseen domains. Domains that cannot be read are left out. A
+        teacher that predicts something else, as `two_stage` allows, is not compared; the log says so.
         """
-        if self._loaded is not None:
+        if self._loaded is not None and agreement.comparable(network, self._loaded.teacher):
             found, said = agreement.measured(network, self._loaded.teacher, images, self.settings)
             self.record(stage, images.sources, found, notes)
             self.remarks += said

@@ -227,8 +227,12 @@ class Network(nn.Module, ABC):
         terms = {"segmentation" if outputs.logits.ndim == 4 else "classification": pixel_loss(outputs.logits, labels)}
         for name, value in outputs.extras.items():
             if name.startswith("aux_"):
-                terms[name] = self.auxiliary_weight * pixel_loss(self.enlarged(value, labels.shape[-2:]), labels)
+                terms[name] = self.weight_of(name) * pixel_loss(self.enlarged(value, labels.shape[-2:]), labels)
         return terms
+
+    def weight_of(self, head: str) -> float:
+        """The weight of the loss of the auxiliary head ``head``, such as ``aux_stage``."""
+        return self.auxiliary_weight
 
     def enlarged(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """``logits`` (B, K, h, w) resized to ``size`` (H, W), bilinear; see `align_corners`."""

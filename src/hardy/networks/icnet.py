@@ -106,13 +106,17 @@ class ICNet(Network):
             extras = {"aux_quarter": self.aux[0](coarse), "aux_half": self.aux[1](finer)}
         return Outputs(resize(logits, images.shape[-2:]), features, extras, coarse=logits, embedding=fused)
 
+    def weight_of(self, head: str) -> float:
+        """See `Network.weight_of`."""
+        return WEIGHTS[head]
+
     def losses(self, outputs: Outputs, labels: Tensor, pixel_loss: PixelLoss) -> Terms:
         """See `Network.losses`; for the auxiliary heads labels are resized by nearest neighbour."""
         terms = {"segmentation": pixel_loss(outputs.logits, labels)}
-        for name, weight in WEIGHTS.items():
+        for name in WEIGHTS:
             if name in outputs.extras:
                 logits = outputs.extras[name]
-                terms[name] = weight * pixel_loss(logits, _nearest(labels, logits))
+                terms[name] = self.weight_of(name) * pixel_loss(logits, _nearest(labels, logits))
         return terms
 
 

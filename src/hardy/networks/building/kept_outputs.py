@@ -3,8 +3,8 @@
 The key of an entry is the hash of the image as the teacher gets it, augmented and resized. Runs with the same seed,
 images, batches and transforms, such as the cells of a study that differ in the student, use the same entries. Another
 view of an image has another key. A folder belongs to one teacher and one choice of data sets; others are refused.
-Entries are in float32, so that a run with a cache has the same bits as one without. Each entry has a checksum: an
-incomplete or damaged entry is computed again.
+Entries keep the type in which the teacher computes, so that a run with a cache has the same bits as one without. Each
+entry has a checksum: an incomplete or damaged entry is computed again.
 """
 
 import json
@@ -29,7 +29,7 @@ OWN = "hardy-teacher"
 """The sub-folder of a cache that holds only these files."""
 
 _ABOUT = "about.json"
-_FORMAT = "hardy-teacher/1"
+_FORMAT = "hardy-teacher/2"
 _HASH = 16
 
 
@@ -84,7 +84,7 @@ class KeptOutputs:
         Raises:
             InputError: if the folder cannot be written.
         """
-        data = save({key: value.detach().float().cpu().contiguous()})
+        data = save({key: value.detach().cpu().contiguous()})
         self._files.write(self._file(name), _sum(name, data) + data)
 
     def _file(self, name: str) -> Path:

@@ -13,7 +13,7 @@ from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.sections import Method
 
-__all__ = ["checked", "entry", "lines", "of_teacher"]
+__all__ = ["checked", "entry", "lines", "of_teacher", "teachers"]
 
 
 def of_teacher(network: Network, place: str, sha256: str, of_file: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -91,6 +91,15 @@ def lines(lineage: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"learned by {each['algorithm']}{f' ({how})' if how else ''}{whom}, on images of {', '.join(images)}"
 
 
+def teachers(lineage: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """All teachers in ``lineage``, each followed by those that it learned from itself."""
+    found: list[Mapping[str, Any]] = []
+    for each in lineage:
+        for teacher in each["teachers"]:
+            found += [teacher, *teachers(teacher.get("lineage", ()))]
+    return found
+
+
 def _loss(name: str, options: Any) -> str:
     return f"{name} {options['weight']:g}" if isinstance(options, dict) and "weight" in options else name
 
@@ -98,4 +107,11 @@ def _loss(name: str, options: Any) -> str:
 def _teacher(teacher: Mapping[str, Any]) -> str:
     licence = f"weights under {teacher['licence']}" if "licence" in teacher else "licence unknown"
     place = f" of {teacher['from']}" if teacher.get("from") not in (None, teacher["name"]) else ""
-    return f"{teacher['name']}{place} (sha256 {str(teacher.get('sha256'))[:12]}, {licence})"
+    taught = "; ".join(_teacher(each) for each in _teachers_of(teacher))
+    own = f", which learned from {taught}" if taught else ""
+    return f"{teacher['name']}{place} (sha256 {str(teacher.get('sha256'))[:12]}, {licence}){own}"
+
+
+def _teachers_of(teacher: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The teachers of ``teacher``."""
+    return [each for learned in teacher.get("lineage", ()) for each in learned["teachers"]]

@@ -87,7 +87,10 @@ class Teacher(nn.Module):
             InputError: for images that the network does not take.
         """
         seen = images if self.size is None else _resized(images, self.size)
-        found = self._computed(seen) if self.kept is None else self._kept(seen, self.kept)
+        with self._precision(images.device.type):
+            found = self._computed(seen) if self.kept is None else self._kept(seen, self.kept)
+        if self.precision is not None:
+            found = _with_dtype(found, images.dtype)
         if found.logits.ndim == 4 and seen.shape != images.shape:
             found = replace(found, logits=resize(found.logits, images.shape[-2:]))
         return found
@@ -101,9 +104,7 @@ class Teacher(nn.Module):
         return self
 
     def _computed(self, images: Tensor) -> Outputs:
-        with self._precision(images.device.type):
-            found = self.network.outputs(images.to(self.network.mean.dtype))
-        return found if self.precision is None else _with_dtype(found, images.dtype)
+        return self.network.outputs(images.to(self.network.mean.dtype))
 
     def _kept(self, images: Tensor, kept: KeptOutputs) -> Outputs:
         """The cached logits if all ``images`` have an entry; else the logits of all are computed, and new ones stored.
@@ -118,7 +119,7 @@ class Teacher(nn.Module):
             for name, value, old in zip(names, known[1], found, strict=True):
                 if old is None:
                     kept.write(name, known[0], value)
-        key, values = known[0], known[1].to(images.device, images.dtype)
+        key, values = known[0], known[1].to(images.device)
         if key == "coarse":
             return Outputs(self.network.enlarged(values, images.shape[-2:]), coarse=values)
         return Outputs(values)
