@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from timm import layers
 from torch import nn
+from torchvision.models.convnext import LayerNorm2d
 
 from hardy.pruning.activations import Activations
 from hardy.pruning.criteria.activation_variance import style_fraction
@@ -85,6 +87,18 @@ def test_a_narrow_unit_shows_more_positions_and_a_seed_repeats_them(channels_las
     assert seen(OnlyNorm(nn.BatchNorm2d(CHANNELS)), CHANNELS, torch.randn(1, CHANNELS, 64, 128)).values.shape[2] <= 64
     small = torch.randn(2, 16, 16, 32)
     assert torch.equal(seen(network, 16, small).values, small.flatten(2))
+
+
+@pytest.mark.parametrize("norm", [LayerNorm2d, layers.LayerNorm2d, layers.RmsNorm2d])
+def test_norms_of_maps_have_their_channels_first(norm):
+    value = torch.randn(2, 4, 6, 5)
+    assert torch.equal(seen(OnlyNorm(norm(4)), 4, value).values, value.flatten(2))
+
+
+@pytest.mark.parametrize("norm", [nn.RMSNorm, layers.RmsNorm, layers.SimpleNorm])
+def test_other_norms_have_them_last(norm):
+    value = torch.randn(2, 6, 5, 4)
+    assert torch.equal(seen(OnlyNorm(norm(4)), 4, value).values, value.flatten(1, 2).transpose(1, 2))
 
 
 def test_channels_that_are_the_last_axis():

@@ -64,6 +64,7 @@ def test_a_unit_that_saves_nothing_alone_has_the_least_cost(network, pixel_loss,
         ({"of": {"l1": {}, "l2": {}}}, "must be one criterion"),
         ({"of": {"l2": {}}}, "l2 sees no images; give size"),
         ({"of": {"l2": {}}, "size": [32]}, "PerGmac.size"),
+        ({"of": {"slimming": {}}}, "the scores of slimming are scales that training shrinks below a threshold"),
     ],
 )
 def test_what_cannot_be_is_one_line(network, pixel_loss, options, message):

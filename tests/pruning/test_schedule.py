@@ -133,6 +133,25 @@ def test_rounded_widths(toy, draw_batch, pixel_loss, criterion):
     assert 0.3 * total - 4 < sum(map(len, done.removed.values())) <= round(0.3 * total)
 
 
+def test_with_layer_scope_every_layer_loses_its_share_round_by_round(toy, draw_batch, pixel_loss):
+    """A round's share is less than a block of every layer, so that most rounds remove nothing."""
+    units = [unit for unit in find_units(toy) if unit.size >= 8]
+    rounds = []
+    limits = Limits(min_width=2, round_to=4, scope="layer")
+    run = Work(
+        toy,
+        L2(toy, units, pixel_loss),
+        units,
+        Ratio(units, 0.5, limits),
+        limits,
+        tune=trainer(toy, [draw_batch([0, 1])]),
+        log=lambda step, values: rounds.append((step, values["removed"])),
+    )
+    done = Iterative(every=1, per_round=4).run(run)
+    assert set(done.widths.values()) == {(12, 8), (24, 12), (10, 8), (14, 8), (9, 8)}
+    assert len(rounds) > 1
+
+
 @pytest.mark.slow
 def test_pruned_network_trains_on_and_prunes_again(toy, draw_batch, pixel_loss):
     batches = [draw_batch([0, 1, 2])]

@@ -12,6 +12,8 @@ from hardy.pruning.criteria.random import Random
 from hardy.pruning.goal import Ratio
 from hardy.pruning.scales import Scales
 from hardy.pruning.schedules.base import Work
+from hardy.pruning.schedules.iterative import Iterative
+from hardy.pruning.schedules.one_shot import OneShot
 from hardy.pruning.schedules.sparse import Sparse
 from hardy.pruning.select import Limits
 from hardy.pruning.units import find_units
@@ -90,7 +92,9 @@ def test_heavily_weighted_channels_go(toy, draw_batch, pixel_loss):
 def test_beta_follows_the_line(toy, draw_batch, pixel_loss):
     units = normed(toy)
     criterion = Shrink(toy, units, pixel_loss)
-    with pytest.raises(InputError, match=r"no scale is under 1e-06 after 30 steps; raise beta or steps, or set fill"):
+    with pytest.raises(
+        InputError, match=r"no block .* is under 1e-06 after 30 steps; raise beta or steps, or set fill"
+    ):
         Sparse(steps=30, beta=1e-3, adapt=10, threshold=1e-6).run(work(toy, draw_batch, criterion, 0.2))
     assert criterion.strengths[::10] == pytest.approx([1e-3, 1.25e-3, 1.25**2 * 1e-3])
 
@@ -113,6 +117,27 @@ def test_without_fill_only_what_is_under_the_threshold_goes(toy, draw_batch, pix
     criterion = Shrink(toy, units, pixel_loss)
     done = Sparse(steps=1, beta=0.0, adapt=0).run(work(toy, draw_batch, criterion, 0.4, lr=0.0))
     assert done.removed == {"mix": [2, 5]}
+
+
+@pytest.mark.parametrize(
+    ("under", "limits", "gone"),
+    [(1, {"round_to": 4}, 0), (3, {"round_to": 4}, 2), (8, {"min_width": 10}, 4), (3, {"min_width": 13}, 1)],
+)
+def test_without_fill_a_block_goes_only_if_all_of_it_is_under_the_threshold(
+    toy, draw_batch, pixel_loss, under, limits, gone
+):
+    """Neither what fills a block goes, nor channels of another unit in place of those that a minimum width keeps."""
+    units = normed(toy)
+    assert next(unit.size for unit in units if unit.name == "mix") == 14
+    toy.mix_norm.weight.data[:under] = 0.05
+    run = work(toy, draw_batch, Shrink(toy, units, pixel_loss), 0.3, lr=0.0, **limits)
+    if gone:
+        done = Sparse(steps=1, beta=0.0, adapt=0).run(run)
+        assert {name: len(channels) for name, channels in done.removed.items()} == {"mix": gone}
+        assert set(done.removed["mix"]) <= set(range(under))
+    else:
+        with pytest.raises(InputError, match=r"no block of channels is under 0\.1"):
+            Sparse(steps=1, beta=0.0, adapt=0).run(run)
 
 
 def test_a_relative_threshold_is_of_the_units_own_mean(toy, draw_batch, pixel_loss):
@@ -153,6 +178,15 @@ def test_the_scores_reported_are_those_of_factors_before_they_are_folded(toy, dr
     assert {name: score.tolist() for name, score in done.scores.items()} == {
         name: score.tolist() for name, score in seen_values.items()
     }
+
+
+def test_separate_factors_are_folded_by_every_schedule_that_trains_them(toy, draw_batch, pixel_loss):
+    units = normed(toy)
+    run = work(toy, draw_batch, Shrink(toy, units, pixel_loss, separate=True), 0.3)
+    with pytest.raises(InputError, match="one_shot does not train, so the separate factors that Shrink scores all"):
+        OneShot().run(run)
+    Iterative(every=1, per_round=4).run(run)
+    assert not any("factor" in name for name, _ in toy.named_parameters())
 
 
 def test_a_criterion_without_a_penalty_is_refused(toy, draw_batch, pixel_loss):

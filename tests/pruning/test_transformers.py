@@ -14,14 +14,17 @@ from timm.models.metaformer import Attention, LayerNorm2dNoBias, LayerNormNoBias
 from torch import Tensor, nn
 
 from hardy.deployment import graph
+from hardy.engine import changes
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
 from hardy.pruning.gates import gate_gradients, gate_parameters, gate_sites
 from hardy.pruning.heads import heads_of
 from hardy.pruning.mask import mask, prepare_mask
+from hardy.pruning.masked import masked_copy
 from hardy.pruning.remove import remove, replay
 from hardy.pruning.samples import SampleGradients
 from hardy.pruning.units import Unit, survey
+from hardy.sections import Method
 
 pytestmark = pytest.mark.slow
 
@@ -98,6 +101,20 @@ def grown(build) -> nn.Module:
 def odd(units: list[Unit]) -> dict[str, list[int]]:
     """Every third channel; of heads the first, unless it is the only one."""
     return {unit.name: list(range(0, unit.size - 1, 3)) for unit in units if unit.size > 1}
+
+
+@pytest.mark.parametrize("tuner", ["lora", "soma", "ssf"])
+def test_attention_with_layers_that_a_tuner_wraps_has_the_same_units(tuner: str) -> None:
+    network = mit()
+    images = torch.rand(1, 3, 64, 64)
+    plain = Counter((unit.kind, unit.size) for unit in survey(network, images).units)
+    changes.attach(network, Method(name=tuner))
+    units = survey(network, images).units
+    assert not plain - Counter((unit.kind, unit.size) for unit in units), "a tuner may add hidden ones of its own"
+    removed = {unit.name: [0] for unit in units if unit.kind in ("hidden", "embedding")}
+    wanted = masked_copy(network, units, removed).eval()(images)
+    remove(network, units, removed)
+    torch.testing.assert_close(network.eval()(images), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(scope="module", params=NETWORKS)

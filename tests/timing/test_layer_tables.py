@@ -13,6 +13,7 @@ from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.pruning.goal import choose
 from hardy.pruning.remove import remove
+from hardy.pruning.scales import Scales
 from hardy.pruning.select import Limits
 from hardy.pruning.shapes import Layers, Shape, dense_widths, widths_left
 from hardy.pruning.units import find_units
@@ -193,6 +194,18 @@ def clock_of(network, units, factor):
 
     clock.timed = timed
     return clock
+
+
+def test_a_network_with_separate_factors_is_timed_as_it_will_be(chain, tmp_path):
+    network, units = chain
+    table = LayerTable(MACHINE, Abacus(), tmp_path)
+    limits = Limits(min_width=2)
+    clocks = [clock_of(network, units, lambda share: share) for _ in range(2)]
+    plain = Timed(network, units, limits, (8, 8), "eager", CPU, times=table, clock=clocks[0])
+    Scales(network, units, separate=True)
+    scaled = Timed(network, units, limits, (8, 8), "eager", CPU, times=table, clock=clocks[1])
+    assert (scaled.dense, scaled.least) == (plain.dense, plain.least)
+    assert any("factor" in name for name, _ in network.named_parameters()), "the network itself keeps its factors"
 
 
 def test_milliseconds_are_predicted_measured_and_met(chain, tmp_path):

@@ -62,6 +62,7 @@ _NEED_NETWORK = (
     "recovery",
     "recovery_lr",
     "recover_with",
+    "total_steps",
 )
 """Keys of a prune section that need a `Network`, because they train it or measure it."""
 
@@ -90,7 +91,8 @@ def run(recipe: Recipe, *, show: bool = True) -> Path:
         made = _prune_and_recover(here, dense, images, choice, show=show)
         table = _measure_and_save(here, made, images, choice)
     if show:
-        show_table(f"{here.folder}: {_goal(choice)} by {choice.criterion.name}{adapt_words(recipe.adapt)}", table)
+        title = f"{_goal(choice, made.report.removed)} by {choice.criterion.name}{adapt_words(recipe.adapt)}"
+        show_table(f"{here.folder}: {title}", table)
         _show(made)
         for remark in here.remarks:
             say(remark)
@@ -206,10 +208,12 @@ def _choice(recipe: Recipe) -> Prune:
     return recipe.prune
 
 
-def _goal(choice: Prune) -> str:
-    """The goal of ``choice`` in words."""
+def _goal(choice: Prune, removed: float | None) -> str:
+    """What was reached of the goal of ``choice``, in words; ``removed`` is the share of the channels that went."""
     if choice.ratio is not None:
-        return f"{'at most ' if choice.stop else ''}{choice.ratio:.0%} of filters removed"
+        share = choice.ratio if removed is None else removed
+        asked = "" if f"{share:.0%}" == f"{choice.ratio:.0%}" else f" (asked for: {choice.ratio:.0%})"
+        return f"{share:.0%} of filters removed{asked}"
     if choice.target_ms is not None:
         return f"pruned to {choice.target_ms:g} ms in {choice.runtime}"
     return f"pruned to {choice.target_gmacs:g} GMACs"
@@ -263,7 +267,7 @@ def _cut(here: Run, network: Network, images: Split, choice: Prune, *, show: boo
     if choice.stop:
         notes = {"stop": list(choice.stop.domains), "drop": choice.stop.drop}
         here.record("prune", images.sources, [("cost", "removed", surgery.pruned.ratio)], notes)
-    report = PruningReport(surgery.outcome, surgery.blocked, took, tuple(surgery.rounds))
+    report = PruningReport(surgery.outcome, surgery.blocked, took, tuple(surgery.rounds), surgery.pruned.ratio)
     notes = {"criterion": choice.criterion.name, "schedule": choice.schedule.name}
     here.record("prune", images.sources, reading_values(report), notes)
     return report

@@ -276,7 +276,7 @@ def _prepared(
 
 
 def _check(criterion: Criterion, schedule: Schedule, choice: Prune, view: DataView) -> None:
-    name, parts, batch = choice.criterion.name, view.parts, view.settings.optim.batch
+    name, parts, optim = choice.criterion.name, view.parts, view.settings.optim
     if choice.scoring:
         _check_scoring(criterion, choice, view)
     if view.memory is not None:
@@ -295,8 +295,9 @@ def _check(criterion: Criterion, schedule: Schedule, choice: Prune, view: DataVi
             f"prune.criterion: {name} compares domains and data.sources names {len(parts.train)}: the variance of one "
             f"risk is 0; name {criterion.needs_domains} or more, or use taylor"
         )
-    if criterion.needs_data and batch < criterion.needs_domains:
-        raise InputError(f"optim.batch: {batch} images cannot hold {criterion.needs_domains} domains")
+    if criterion.needs_data and optim.batch // optim.accumulate < criterion.needs_domains:
+        shared = f" in {optim.accumulate} parts (optim.accumulate)" if optim.accumulate > 1 else ""
+        raise InputError(f"optim.batch: {optim.batch} images{shared} cannot hold {criterion.needs_domains} domains")
 
 
 def _check_scoring(criterion: Criterion, choice: Prune, view: DataView) -> None:

@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from hardy.errors import InputError
 from hardy.pruning.coupled import Member, Unit
+from hardy.pruning.norms import channel_axis
 from hardy.pruning.positions import sampled
 from hardy.pruning.scales import gate_members
 
@@ -116,7 +117,7 @@ class Activations:
 
         def note(value: Tensor) -> None:
             value = value if self._attached else value.detach()
-            values = self._gathered(value, index, channels_first=not isinstance(module, _LAST))
+            values = self._gathered(value, index, channels_first=channel_axis(module) == 1)
             self._seen[unit.name].append(Seen(values, self._factor(values, module, index[:, 0].to(value.device))))
 
         if produces:
@@ -154,7 +155,3 @@ class Activations:
             weight: Tensor = module.weight  # type: ignore[assignment]
             factor = factor * weight.detach()[channels]
         return factor
-
-
-_LAST = (nn.Linear, nn.LayerNorm)
-"""Modules whose channels are on the last axis."""

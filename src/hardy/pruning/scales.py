@@ -22,7 +22,7 @@ from hardy.pruning.coupled import Member, Unit
 from hardy.pruning.norms import unmask
 from hardy.pruning.weight_norm import weight_norm_of
 
-__all__ = ["Scales", "gate_members"]
+__all__ = ["Scales", "gate_members", "has_factors"]
 
 
 def gate_members(unit: Unit) -> list[Member]:
@@ -108,6 +108,11 @@ class Scales:
             self._factors.setdefault(unit.name, f"{member.module}.parametrizations.weight.{number}.factor")
             if member.side == "out" and isinstance(module.bias, nn.Parameter):
                 parametrize.register_parametrization(module, "bias", _Times(factor, member, 0))
+
+
+def has_factors(network: nn.Module) -> bool:
+    """Whether a unit of ``network`` has a separate factor."""
+    return any(isinstance(module, _Times) for module in network.modules())
 
 
 class _Times(nn.Module):

@@ -29,6 +29,7 @@ from hardy.pruning.goal import Goal, Ratio
 from hardy.pruning.remove import remove
 from hardy.pruning.select import Limits, Removed
 from hardy.pruning.shapes import Layers, Widths, at_floors, dense_widths, widths_left
+from hardy.pruning.weight_norm import make_plain
 from hardy.recipe import Prune, RunSection
 from hardy.stored import finite
 from hardy.timing import layer_tables
@@ -95,7 +96,8 @@ class Outcome:
         """One line, with the verdict in plain words."""
         unit = "ms" if self.key == "target_ms" else "GMACs"
         method = "measured" if self.key == "target_ms" else "counted"
-        verdict = "met" if self.met else f"NOT met: the minimum widths allow at least {self.least:.4g} {unit}"
+        why = f": the minimum widths allow at least {self.least:.4g} {unit}" if self.least > self.target else ""
+        verdict = "met" if self.met else f"NOT met{why}"
         where = f" ({self.where}, {self.networks} networks measured)" if self.where else ""
         return (
             f"{self.key} {self.target:g}: from {self.before:.4g} {unit}, predicted {self.predicted:.4g}, "
@@ -147,6 +149,7 @@ class Timed:
         clock: Clock | None = None,
     ) -> None:
         self._twin, self._units = deepcopy(network).cpu().eval(), units
+        make_plain(self._twin)
         self._clock = clock or Turns(self._twin, size, runtime, device)
         raw = Sum(Layers(self._twin, units, size), units, limits, times or layer_tables.open_table(runtime, device))
         self.cost = Anchored(raw)

@@ -53,12 +53,14 @@ class PruningReport:
         blocked: the layers whose channels could not be removed, with the reason.
         took: steps and seconds of scoring and removing, by name.
         rounds: for each round its last step and the logged values.
+        removed: the share of the channels that was removed; None if an earlier version wrote the report.
     """
 
     outcome: Outcome | None = None
     blocked: dict[str, str] = field(default_factory=dict)
     took: dict[str, float] = field(default_factory=dict)
     rounds: Sequence[tuple[int, dict[str, float]]] = ()
+    removed: float | None = None
 
     def readings(self) -> dict[str, tuple[float, float]]:
         """For each value that describes the scores: its first and its last value over the rounds."""
@@ -92,7 +94,10 @@ class PruningReport:
             rounds = tuple((int(step), dict(kept)) for step, kept in values.get("rounds", ()))
             if not all(map(finite, [*took.values(), *(value for _, kept in rounds for value in kept.values())])):
                 raise ValueError("took or rounds hold no numbers")
-            return cls(Outcome.from_json(outcome) if outcome else None, blocked, took, rounds)
+            removed = values.get("removed")
+            if removed is not None and not finite(removed):
+                raise ValueError("removed is no number")
+            return cls(Outcome.from_json(outcome) if outcome else None, blocked, took, rounds, removed)
         except (KeyError, TypeError, ValueError) as error:
             again = "delete the folder 'pruned' next to it to prune again"
             raise InputError(f"{path}: not a pruning report ({error}); {again}") from None

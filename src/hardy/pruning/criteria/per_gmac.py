@@ -40,8 +40,8 @@ class PerGmac(Criterion):
         size: (height, width) of the images at which GMACs are counted; None takes it from the observed batches.
 
     Raises:
-        InputError: when ``of`` is not exactly one criterion, ``size`` is not (height, width), or ``size`` is None and
-            ``of`` reads weights only.
+        InputError: when ``of`` is not exactly one criterion or has a penalty, ``size`` is not (height, width), or
+            ``size`` is None and ``of`` reads weights only.
     """
 
     def __init__(
@@ -58,18 +58,22 @@ class PerGmac(Criterion):
         (name, options), *_ = of.items()
         supply = {"network": network, "units": units, "pixel_loss": pixel_loss}
         self._of: Criterion = CRITERIA.build(name, supply, **options)
+        if self._of.sparse:
+            raise InputError(
+                f"PerGmac.of: the scores of {name} are scales that training shrinks below a threshold, which has no "
+                "meaning for scales divided by GMACs: use a criterion without a penalty, such as {taylor: {}}"
+            )
         super().__init__(network, self._of.units, pixel_loss)
         if size is not None:
             check_size("PerGmac.size", size, 1)
         elif not self._of.needs_data:
             raise InputError(f"PerGmac.size: {name} sees no images; give size: [height, width] of the images")
-        self.needs_data, self.needs_domains, self.sparse = self._of.needs_data, self._of.needs_domains, self._of.sparse
+        self.needs_data, self.needs_domains = self._of.needs_data, self._of.needs_domains
         self._size, self._cost = size, dict[str, float]()
 
     def observe(self, batch: Batch) -> Terms:
         """See `Criterion.observe`."""
         self._size = self._size or batch.images.shape[-2:]
-        self._of.strength = self.strength
         return self._of.observe(batch)
 
     def collect(self) -> None:
@@ -79,15 +83,6 @@ class PerGmac(Criterion):
     def reset(self) -> None:
         """See `Criterion.reset`."""
         self._of.reset()
-
-    def penalty(self) -> Tensor | None:
-        """See `Criterion.penalty`."""
-        self._of.strength = self.strength
-        return self._of.penalty()
-
-    def release(self) -> None:
-        """See `Criterion.release`."""
-        self._of.release()
 
     def scores(self) -> dict[str, Tensor]:
         """See `Criterion.scores`."""

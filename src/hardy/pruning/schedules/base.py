@@ -170,6 +170,7 @@ def remove_and_check(work: Work, removed: Removed, scores: dict[str, Tensor], ro
             "nothing can be removed: the ratio is less than one block of round_to channels; raise it or lower round_to"
         )
     masked = _probe(masked_copy(network, units, removed))
+    work.criterion.release()
     plan = remove(network, units, removed)
     for one, other in zip(masked, _probe(network), strict=True):
         apart, size = float((one - other).abs().max()), float(one.abs().max())

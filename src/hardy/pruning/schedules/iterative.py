@@ -28,7 +28,8 @@ class Iterative(Schedule):
 
     Args:
         every: steps between rounds.
-        per_round: the largest number of channels masked in a round.
+        per_round: the largest number of channels masked in a round. With ``scope: layer`` it is what a round adds to
+            the planned number: a layer loses a block as soon as its share of that number allows it.
         momentum: momentum of the moving average of the scores, in [0, 1); the average starts at the first mean.
 
     Raises:
@@ -57,14 +58,18 @@ class Iterative(Schedule):
         self.check(work)
         dead: Removed = {}
         average: dict[str, Tensor] = {}
-        rounds = steps = 0
+        rounds = steps = planned = 0
         last: dict[str, Tensor] = {}
         while not work.goal.met(dead):
             scores, took = train_and_score(work, self.every, prepare_mask(work.network, work.units, dead))
             average, readings = self._smoothed(average, scores), work.readings(dead)
             steps += took
-            chosen = choose(average, work.units, work.goal, dead, work.limits, self.per_round)
+            gone = sum(map(len, dead.values()))
+            planned = planned + self.per_round if work.limits.scope == "layer" else gone + self.per_round
+            chosen = choose(average, work.units, work.goal, dead, work.limits, planned - gone)
             if not chosen:
+                if planned - gone < work.goal.most(dead):
+                    continue  # the share of no layer has grown by a block yet
                 break
             if work.good is not None and not work.good(joined(dead, chosen)):
                 if not dead:

@@ -9,6 +9,7 @@ ICLR 2017, section 3.4.
 
 from hardy.errors import InputError
 from hardy.pruning.goal import choose
+from hardy.pruning.scales import has_factors
 from hardy.pruning.schedules._allowed import allowed
 from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check
 from hardy.pruning.scoring import score_without_training
@@ -33,8 +34,21 @@ class OneShot(Schedule):
             raise InputError(f"prune.schedule: batches {batches} must be at least 1")
         self.batches = batches
 
+    def check(self, work: Work) -> None:
+        """See `Schedule.check`.
+
+        Raises:
+            InputError: for a criterion whose scores are separate factors, which are all 1 before they are trained.
+        """
+        if work.criterion.sparse and has_factors(work.network):
+            raise InputError(
+                "prune.schedule: one_shot does not train, so the separate factors that "
+                f"{type(work.criterion).__name__} scores all stay 1; use sparse"
+            )
+
     def run(self, work: Work) -> Pruned:
         """See `Schedule.run`."""
+        self.check(work)
         batches = (work.apart and work.apart.batches) or self.batches
         scores = score_without_training(work, batches)
         readings = work.readings({})

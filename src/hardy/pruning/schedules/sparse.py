@@ -12,6 +12,7 @@ doi 10.1007/s11263-024-02194-5 (joint training, threshold, prune iterations); Li
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
@@ -21,7 +22,7 @@ from hardy.pruning.goal import choose, fewest, joined
 from hardy.pruning.mask import prepare_mask
 from hardy.pruning.schedules._allowed import allowed
 from hardy.pruning.schedules.base import Pruned, Schedule, Work, remove_and_check, terms_of
-from hardy.pruning.select import Removed, select
+from hardy.pruning.select import Removed, blocks
 from hardy.types import Batch, Terms
 
 __all__ = ["Sparse"]
@@ -104,8 +105,7 @@ class Sparse(Schedule):
             last = number == self.iterations
             part = -(-state.needed() // (self.iterations + 1 - number))
             self._shrink(work, state, part, last)
-            most = [] if last else [part]  # the last removal meets the goal, the others remove their part
-            stopped = state.remove(min(most if self.fill else [*most, state.under()], default=None))
+            stopped = state.remove(None if last else part, fill=self.fill)  # the last removal meets the goal
             work.report(state.steps, state.dead, beta=state.beta)
             if stopped:
                 break
@@ -114,12 +114,10 @@ class Sparse(Schedule):
                 state.steps += self.settle
         if not any(state.dead.values()):
             raise InputError(
-                f"prune.schedule: no scale is under {self.threshold} after {state.steps} steps; "
+                f"prune.schedule: no block of channels is under {self.threshold} after {state.steps} steps; "
                 "raise beta or steps, or set fill"
             )
-        scores = state.scores()  # `release` removes separate factors
-        work.criterion.release()
-        return remove_and_check(work, state.dead, scores, self.iterations, state.steps)
+        return remove_and_check(work, state.dead, state.scores(), self.iterations, state.steps)
 
     def _shrink(self, work: Work, state: "_State", part: int, last: bool) -> None:
         """Train with the penalty until ``part`` more scales are under the threshold.
@@ -137,7 +135,7 @@ class Sparse(Schedule):
             state.steps += steps
             under = state.under()
             work.report(state.steps, state.dead, beta=state.beta, under=float(under))
-            if under >= part and (not last or state.enough(under)):
+            if state.removable() >= (state.needed() if last else part):
                 break
             if self.adapt:
                 line = start + (part - start) * made / self.steps
@@ -178,23 +176,39 @@ class _State:
         work = self._work
         return sum(map(len, fewest(self.scores(), work.units, work.goal, self.dead, work.limits).values()))
 
-    def enough(self, count: int) -> bool:
-        """Whether the ``count`` smallest channels, as far as the limits allow their removal, are as many as the goal
-        needs."""
-        work = self._work
-        chosen = select(self.scores(), work.units, count, self.dead, work.limits)
-        return sum(map(len, chosen.values())) >= self.needed()
+    def removable(self) -> int:
+        """The number of channels in blocks of which all scales are under the threshold."""
+        return sum(map(len, self._under_blocks(self._under_alone(self.scores())).values()))
 
-    def remove(self, count: int | None) -> bool:
+    def remove(self, count: int | None, *, fill: bool) -> bool:
         """Remove the ``count`` smallest channels, or fewer if the goal needs fewer; None: as many as the goal needs.
 
-        Returns True if the stop rule allowed only a part.
+        Without ``fill`` only blocks of which all scales are under the threshold are removed. Returns True if the stop
+        rule allowed only a part.
         """
         work, scores = self._work, self.scores()
-        chosen = choose(scores, work.units, work.goal, self.dead, work.limits, count)
+        seen = scores if fill else self._under_alone(scores)
+        chosen = choose(seen, work.units, work.goal, self.dead, work.limits, count)
+        if not fill:
+            under = self._under_blocks(seen)
+            kept = {name: sorted(under[name].intersection(channels)) for name, channels in chosen.items()}
+            chosen = {name: channels for name, channels in kept.items() if channels}
         allowed_now = allowed(work, scores, self.dead, chosen)
         self.dead = joined(self.dead, allowed_now)
         return allowed_now != chosen
+
+    def _under_alone(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``scores`` with infinity in place of those that are not under the threshold, so that they come last."""
+        return {name: scale.where(scale < self._threshold, math.inf) for name, scale in scores.items()}
+
+    def _under_blocks(self, scores: Mapping[str, Tensor]) -> dict[str, set[int]]:
+        """For each unit the channels in the blocks of `_under_alone` that can still be removed and hold no infinity."""
+        work = self._work
+        found: dict[str, set[int]] = {unit.name: set() for unit in work.units}
+        for score, place, _, channels in blocks(scores, work.units, self.dead, work.limits):
+            if score < math.inf:
+                found[work.units[place].name].update(channels)
+        return found
 
     def mask_dead(self) -> Callable[[], None]:
         """Mask the removed channels, and return a function that masks them again after each step."""

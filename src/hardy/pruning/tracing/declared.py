@@ -18,6 +18,7 @@ from torchvision.models.vision_transformer import VisionTransformer as Torchvisi
 from torchvision.ops.misc import MLP
 
 from hardy.errors import InputError, nearest
+from hardy.ops.around import inside
 from hardy.ops.axes import side_width
 from hardy.pruning.heads import follow_heads, heads_of
 from hardy.pruning.narrow import narrow
@@ -77,7 +78,8 @@ def check(coupling: Coupling, module: nn.Module) -> None:
         if layer not in layers:
             raise InputError(f"{where} names a layer {layer!r} that it does not have{nearest(layer, layers)}")
     for layer, side, channels in coupling.ties:
-        most, count = max((row for rows in channels for row in rows), default=-1), side_width(layers[layer], side)
+        most = max((row for rows in channels for row in rows), default=-1)
+        count = side_width(inside(layers[layer]), side)
         if len(channels) != coupling.count or most >= count:
             raise InputError(
                 f"{where} counts {coupling.count}, but gives {len(channels)} rows of channels up to {most} of "
