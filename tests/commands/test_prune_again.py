@@ -7,6 +7,7 @@ import pytest
 import hardy
 from hardy.commands import prune
 from hardy.errors import InputError
+from hardy.pruning.silent import silent
 from hardy.recipe import from_values
 from hardy.records import read as records_of
 
@@ -98,3 +99,20 @@ def test_what_cannot_be_scored_apart_is_refused(sections, tmp_path):
     made["run"] = {**made["run"], "folder": str(tmp_path / "run")}
     with pytest.raises(InputError, match=r"prune\.scoring: l2 is not scored on images: it reads weights only"):
         prune.run(from_values(made))
+
+
+@pytest.mark.costly
+def test_what_pruning_set_to_zero_stays_zero_in_later_training(town):
+    """The gates of the papers: a channel of a block whose residual stream keeps it cannot be cut out."""
+    options = {"decoder": "segformer", "decoder_options": {"width": 8}}
+    network = hardy.create("encoder_decoder", str(town), encoder="resnet10t", **options)
+    data = {"sources": ["folder/day"], "crop": [32, 48], "datasets": {"folder": {"root": str(town)}}}
+    given = {"data": data, "optim": {"batch": 2}, "run": {"workers": 0, "device": "cpu"}}
+    choice = {"criterion": {"name": "taylor", "gates": "paper"}, "schedule": {"name": "one_shot", "batches": 1}}
+    small = hardy.prune(network, prune={**choice, "ratio": 0.4, "round_to": 1, "min_width": 2}, **given)
+    before = silent(small)
+    assert before
+    hardy.train(small, steps=2, **{**given, "optim": {"batch": 2, "lr": 0.1}})
+    assert {name: quiet.tolist() for name, quiet in silent(small).items()} == {
+        name: quiet.tolist() for name, quiet in before.items()
+    }

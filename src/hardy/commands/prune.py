@@ -39,7 +39,6 @@ from hardy.networks.base import Network
 from hardy.networks.building.changes import refuse_folded
 from hardy.ops.tensors import check_finite
 from hardy.pruning.schedules.base import Schedule
-from hardy.pruning.silent import kept_silent
 from hardy.pruning.sweep import Sweep
 from hardy.recipe import Optim, Prune, Recipe
 from hardy.registry import SCHEDULES
@@ -279,8 +278,7 @@ def _recover(here: Run, network: Network, images: Split, choice: Prune, dense: N
     if steps := _recovery_steps(choice, int(report.took.get("score_steps", 0))):
         optim = here.recipe.optim.model_copy(update={"steps": steps, "lr": choice.recovery_lr})
         optim = Optim.model_validate(optim.model_dump())
-        with kept_silent(network):
-            here.fit(network, images, "recover", optim=optim, method=choice.recover_with, teacher=dense)
+        here.fit(network, images, "recover", optim=optim, method=choice.recover_with, teacher=dense)
 
 
 def _recovery_steps(choice: Prune, made: int) -> int:

@@ -40,6 +40,7 @@ from hardy.files import expanded
 from hardy.networks.base import Network, PixelLoss
 from hardy.networks.building import lineage
 from hardy.networks.building.teacher import Teacher
+from hardy.pruning.silent import kept_silent
 from hardy.recipe import Method, Optim, Recipe
 from hardy.records import Record
 from hardy.registry import ALGORITHMS, LOSSES
@@ -304,9 +305,11 @@ class Run:
             network.lineage = (*network.lineage, lineage.entry(stage, method, taught, counts, folders))
 
     def fit_algorithm(self, algorithm: Algorithm, images: Split, stage: str, settings: Settings) -> int:
-        """Train the network of ``algorithm`` in place; returns the step whose weights were selected."""
+        """Train the network of ``algorithm`` in place; returns the step whose weights were selected. Channels that
+        pruning set to zero and could not cut out stay zero."""
         began = time.perf_counter()
-        with self.progress(self, stage, settings.optim.steps) as log:
+        zero = kept_silent(algorithm.network) if algorithm.network.plan else nullcontext()
+        with zero, self.progress(self, stage, settings.optim.steps) as log:
             step = protocol.fit(
                 algorithm,
                 images,
