@@ -285,10 +285,8 @@ def fit(folder=None, seed=0, accumulate=1, **options):
     torch.manual_seed(seed)
 
     def built():
-        layers = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 6, 3, padding=1), torch.nn.BatchNorm2d(6), torch.nn.Conv2d(6, 11, 1)
-        )
-        return hardy.wrap(layers, space).train()
+        layers = torch.nn.Conv2d(3, 6, 3, padding=1), torch.nn.BatchNorm2d(6), torch.nn.Conv2d(6, 11, 1)
+        return hardy.wrap(torch.nn.Sequential(*layers), space).train()
 
     with torch.random.fork_rng():
         torch.manual_seed(5)

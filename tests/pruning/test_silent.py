@@ -6,6 +6,8 @@ import pytest
 import torch
 from residual_network import Residual
 
+from hardy.losses.cross_entropy import CrossEntropy
+from hardy.pruning.criteria.l2 import L2
 from hardy.pruning.goal import Ratio
 from hardy.pruning.masked import masked_copy
 from hardy.pruning.remove import remove, replay
@@ -39,7 +41,8 @@ def test_masked_and_removed_agree_and_only_what_stands_alone_is_cut(basic):
     masked = masked_copy(basic, units, removal(units))
     with torch.no_grad():
         expected, before = masked(images), basic(images)
-    pruned = remove_and_check(Work(basic, None, units, None, Limits(min_width=1)), removal(units), {}, 1)
+    work = Work(basic, L2(basic, units, CrossEntropy(4)), units, None, Limits(min_width=1))
+    pruned = remove_and_check(work, removal(units), {}, 1)
     with torch.no_grad():
         torch.testing.assert_close(basic(images), expected, rtol=0, atol=1e-12)
     assert float((expected - before).abs().max()) > 1e-3

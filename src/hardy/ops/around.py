@@ -58,7 +58,7 @@ class Around(nn.Module, ABC):
             return getattr(super().__getattr__("layer"), name)
 
 
-def inside(module: object) -> object:
+def inside(module: nn.Module) -> nn.Module:
     """The layer in ``module`` if that is an `Around` (or nested ones); otherwise ``module``."""
     while isinstance(module, Around):
         module = module.layer

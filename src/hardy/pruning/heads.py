@@ -65,7 +65,7 @@ def _fused(module: Attention | AttentionRope) -> Coupling | None:
         ties += [(name, "out", rows) for name in ("q_proj", "k_proj", "v_proj")]
     else:
         return None
-    if isinstance(inside(module.gate), nn.Linear):
+    if module.gate is not None and isinstance(inside(module.gate), nn.Linear):
         ties.append(("gate", "out", rows))
     return Coupling("heads", heads, tuple(ties), "proj")
 
