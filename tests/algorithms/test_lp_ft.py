@@ -81,6 +81,29 @@ def test_the_second_part_is_a_new_training_at_its_rate() -> None:
         assert torch.equal(value, other.state_dict()[name]), name
 
 
+def test_blocks_that_queries_join_are_computed_again_as_they_were() -> None:
+    """The queries have gradients, so checkpointing computes the frozen blocks again in the backward pass."""
+
+    def joined():
+        chosen = {"query_count": 4, "blocks": 2, "points": 16}
+        return network("encoder_decoder", encoder="test_vit", decoder="eomt", decoder_options=chosen)
+
+    def larger(*_):
+        yield Batch(torch.rand(3, 3, 32, 32), torch.randint(11, (3, 32, 32)), torch.zeros(3).long())
+
+    states = []
+    for checkpointing in (False, True):
+        algorithm = LPFT(joined(), CrossEntropy(11), 2)
+        place = RunSection(device="cpu", gradient_checkpointing=checkpointing)
+        loop = Fit(algorithm, larger, Optim(name="adamw", lr=1e-2, steps=2, batch=3, accumulate=3), place)
+        with seeded(1, "images"):
+            loop.run(1)
+        states.append(algorithm.state_dict())
+        assert all(value.requires_grad for value in algorithm.network.parameters())
+        assert all(module.training for module in algorithm.network.modules())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
 def test_the_change_depends_on_the_step_alone() -> None:
     algorithm = run_of().algorithm
     assert [step for step in range(1, 7) if algorithm.restarts(step)] == [4]

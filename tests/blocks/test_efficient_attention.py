@@ -79,7 +79,7 @@ def test_cutting_a_head_is_silencing_it(reduction: int, head: int) -> None:
     with torch.no_grad():
         silent.proj.weight[:, head * D : (head + 1) * D] = 0
     keep(cut, [row for row in range(WIDTH) if row // D != head])
-    cut.heads -= 1
+    cut.num_heads -= 1
     x = torch.randn(2, 4, 6, WIDTH, dtype=torch.float64)
     torch.testing.assert_close(cut(x), silent(x), rtol=1e-6, atol=1e-6)
     assert (block(x) - cut(x)).abs().max() > 0.1

@@ -74,6 +74,25 @@ def test_it_is_the_measured_peak_within_15_percent(case: str) -> None:
     assert 0.85 <= memory.peak / measured <= 1.15
 
 
+HEADS = {
+    "mask2former": {"query_count": 20, "layers": 3, "pixel_layers": 1, "pixel_hidden": 64, "hidden": 64},
+    "eomt": {"query_count": 20, "blocks": 2, "mask_steps": 100},
+}
+
+
+@pytest.mark.costly
+@pytest.mark.parametrize("tuner", [None, "rein"])
+@pytest.mark.parametrize("head", HEADS)
+def test_it_counts_the_layers_and_the_losses_of_a_head_with_queries(head: str, tuner: str | None) -> None:
+    options = {"encoder": "test_vit", "decoder": head, "decoder_options": {**HEADS[head], "points": 2000}}
+    network = hardy.create("encoder_decoder", "camvid11", **options)
+    if tuner:
+        attached(network, tuner, rank=4, tokens=7)
+    memory, measured = estimated_and_measured(network, name="adamw")
+    assert memory.complete
+    assert 0.85 <= memory.peak / measured <= 1.15
+
+
 @pytest.mark.exhaustive
 def test_a_larger_transformer_is_exact_too() -> None:
     network = hardy.create("encoder_decoder", "camvid11", encoder="vit_tiny_patch16_224", decoder="segformer")

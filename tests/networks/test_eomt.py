@@ -12,10 +12,13 @@ from torch.export import Dim
 from torch.nn import functional as F
 
 import hardy
+from hardy.algorithms.erm import ERM
+from hardy.engine.optimiser import build
 from hardy.errors import InputError
 from hardy.networks.building.create import create
 from hardy.networks.decoders._set_loss import set_loss, targets_of
-from hardy.registry import DECODERS, TUNERS
+from hardy.recipe import Optim
+from hardy.registry import DECODERS, LOSSES, TUNERS
 
 WIDTH, QUERIES, PREFIX, GRID, CLASSES, JOINED = 16, 5, 3, 4, 6, 2
 
@@ -171,14 +174,29 @@ def test_a_query_sees_the_patches_inside_its_mask_alone() -> None:
     assert not seen[8:].any(), "other tokens see everything"
 
 
-@pytest.mark.parametrize("name", ["frozen", "lora", "rein"])
-def test_the_joined_blocks_belong_to_the_encoder(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["frozen", "lora"])
+def test_the_joined_blocks_and_their_norm_belong_to_the_encoder(name: str) -> None:
     made = network().eval()
     TUNERS.build(name, {}).attach(made)
-    trained = {key for key, value in made.named_parameters() if value.requires_grad and "decoder.blocks" in key}
-    assert all(key.endswith((".down", ".up", "lora_a", "lora_b")) or "lora" in key for key in trained) or name == "lora"
-    assert bool(trained) is (name == "lora")
-    assert made.decoder.query.requires_grad
+    trained = {key for key, value in made.named_parameters() if value.requires_grad}
+    layers = [f"blocks.{n}.{layer}" for n in (0, 1) for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")]
+    inserted = {f"decoder.{layer}.{part}.weight" for layer in layers for part in ("down", "up")}
+    assert {key for key in trained if key.startswith("decoder.blocks.")} == (inserted if name == "lora" else set())
+    assert not any(key.startswith("decoder.norm.") for key in trained)
+    assert {"decoder.query", "decoder.classifier.weight"} <= trained
+
+
+def test_its_queries_are_not_decayed_and_its_norm_has_the_rate_of_the_encoder() -> None:
+    made = network()
+    made.pretrained = True
+    loss = LOSSES.build("cross_entropy", {"class_count": 11})
+    groups = build(ERM(made, loss), Optim(lr=1.0, weight_decay=0.05, encoder_rate=0.1)).param_groups
+    places = {id(value): group for group in groups for value in group["params"]}
+    assert places[id(made.decoder.query)]["weight_decay"] == 0
+    assert places[id(made.decoder.classifier.weight)]["weight_decay"] == 0.05
+    inside = {places[id(value)]["base_lr"] for root in made.encoder() for value in root.parameters()}
+    assert inside == {0.1}
+    assert places[id(made.decoder.query)]["base_lr"] == 1.0
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:

@@ -12,13 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from hardy.algorithms.erm import ERM
 from hardy.data.label_spaces import LabelSpace
 from hardy.engine.classes import for_classes
+from hardy.engine.optimiser import build
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
 from hardy.networks.decoders._set_loss import match, set_loss, targets_of
 from hardy.networks.decoders.base import Decoder
+from hardy.recipe import Optim
 from hardy.registry import DECODERS, LOSSES
 from hardy.types import IGNORE
 
@@ -207,6 +210,20 @@ def test_a_network_with_it_keeps_the_contract_of_networks(encoder: str) -> None:
     stages = made.feature_stages()
     made.train().outputs(images).logits.sum().backward()  # nothing of the trace is left in a cache
     assert [stage.name for stage in stages] == ["stage1", "stage2", "stage3", "stage4"]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_its_embeddings_are_not_decayed(linked: bool) -> None:
+    made = network()
+    if linked:
+        made.decoder.queries = Tokens().queries
+    optimiser = build(ERM(made, LOSSES.build("cross_entropy", {"class_count": 7})), Optim(weight_decay=0.05))
+    decayed = {id(value) for group in optimiser.param_groups for value in group["params"] if group["weight_decay"]}
+    embeddings = {name: id(value) for name, value in made.named_parameters() if name.endswith("_embed")}
+    own = set() if linked else {"decoder.query_embed"}
+    assert set(embeddings) == {"decoder.level_embed", "decoder.pixel_decoder.level_embed", *own}
+    assert decayed.isdisjoint(embeddings.values())
+    assert id(made.decoder.classifier.weight) in decayed
 
 
 def test_other_classes_keep_the_head_and_the_rows_of_the_same_names() -> None:

@@ -78,7 +78,7 @@ def test_b0_of_the_check_table() -> None:
 def test_b5_has_239_heads() -> None:
     with torch.device("meta"):
         network = create("segformer", "cityscapes19", variant="b5")
-    heads = [layer.heads for layer in network.modules() if isinstance(layer, EfficientAttention)]
+    heads = [layer.num_heads for layer in network.modules() if isinstance(layer, EfficientAttention)]
     assert sum(heads) == 239
     assert heads == [1] * 3 + [2] * 6 + [5] * 40 + [8] * 3
 
@@ -89,7 +89,7 @@ def test_b5_has_239_heads() -> None:
 def by_the_equations(encoder: MixTransformer, images: Tensor) -> list[Tensor]:
     """Section 3.1 of the paper from the weights alone: every width is read from them."""
     weights = encoder.state_dict()
-    blocks = {name: layer.heads for name, layer in encoder.named_modules() if isinstance(layer, EfficientAttention)}
+    blocks = {name: layer.num_heads for name, layer in encoder.named_modules() if isinstance(layer, EfficientAttention)}
 
     def linear(x: Tensor, name: str) -> Tensor:
         return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
@@ -150,7 +150,7 @@ def test_every_width_can_be_cut() -> None:
     plan["block4.1.attn.q"]["out"] = plan["block4.1.attn.proj"]["in"] = rows
     plan["block4.1.attn.kv"]["out"] = rows + [256 + row for row in rows]
     replay(encoder, plan)
-    attention.heads -= 1
+    attention.num_heads -= 1
     for name, layer in encoder.named_modules():
         if isinstance(layer, nn.LayerNorm) and name.startswith(("patch_embed4", "block4", "norm4")):
             layer.weight, layer.bias = nn.Parameter(layer.weight[kept]), nn.Parameter(layer.bias[kept])

@@ -69,6 +69,15 @@ def test_targets_leave_the_mlps_or_the_outputs_out(kind: str, targets: str, laye
     assert found == {f"body.blocks.{block}.attn.{layer}" for block in range(3) for layer in layers}
 
 
+@pytest.mark.parametrize(("targets", "layers"), [("attention", {"q", "kv", "proj"}), ("qkv", {"q", "kv"})])
+def test_the_attention_of_a_mix_transformer_is_found_too(targets: str, layers: set[str]) -> None:
+    with torch.device("meta"):
+        network = hardy.create("encoder_decoder", "camvid11", encoder="mit_b0", decoder="linear")
+        found = wrapped(attached(network, "lora", rank=4, targets=targets))
+    places = {f"backbone.block{stage}.{block}.attn" for stage in range(1, 5) for block in range(2)}
+    assert found == {f"{place}.{layer}" for place in places for layer in layers}
+
+
 @pytest.mark.costly
 @pytest.mark.slow
 @pytest.mark.parametrize(

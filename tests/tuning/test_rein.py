@@ -224,6 +224,23 @@ def test_each_block_has_layers_of_its_own_without_sharing() -> None:
         torch.testing.assert_close(part(x, block), alone(x, 0))
 
 
+@pytest.mark.parametrize("encoder", ["vit_small_patch14_reg4_dinov2", "vit_tiny_patch16_224"])
+def test_a_transformer_whose_last_blocks_queries_join_is_one_stage(encoder: str) -> None:
+    plain = dense(encoder, decoder="eomt", decoder_options={"query_count": 4, "blocks": 2})
+    tuned = excite(attach(copy.deepcopy(plain)))
+    (part,) = tuned.rein
+    assert part.scale is not None
+    assert part.prefixes == (VITS[encoder], *(2 * [4 + VITS[encoder]]))
+    tokens = part.learnable_tokens_a @ part.learnable_tokens_b
+    blocks = [*plain.backbone.model.blocks, *plain.decoder.blocks]
+    for block, own, prefix in zip(blocks, tokens, part.prefixes, strict=True):
+        block.register_forward_hook(
+            lambda _, __, x, own=own, prefix=prefix: by_hand(x, own, part, prefix, channels_first=False)
+        )
+    with torch.no_grad():
+        torch.testing.assert_close(tuned(IMAGES), plain(IMAGES), rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.costly
 @pytest.mark.slow
 def test_a_tuned_transformer_is_pruned() -> None:

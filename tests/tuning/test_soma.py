@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 from tuned_networks import attached, learn, logits, merging_error, small
 
+import hardy
 from hardy.engine import changes
 from hardy.errors import InputError
 from hardy.tuning.soma import SoMA
@@ -68,11 +71,21 @@ def test_it_starts_at_the_network_moves_it_and_merges_exactly(kind: str) -> None
     assert set(network.state_dict()) == names
 
 
-def test_factors_and_the_biases_of_their_layers_are_trained_and_counted() -> None:
-    """Of SoMA's table: rank * (inputs + outputs) for q, k, v, proj, fc1 and fc2, and their biases, in two blocks."""
-    network = attached(small("plain"), "soma", rank=4)
+@pytest.mark.parametrize(("kind", "of_qkv"), [("plain", 72), ("biased", 48)])
+def test_factors_and_the_biases_of_their_layers_are_trained_and_counted(kind: str, of_qkv: int) -> None:
+    """Of SoMA's table: rank * (inputs + outputs) for q, k, v, proj, fc1 and fc2, and their biases, in two blocks.
+
+    In ``biased`` attention stores the biases of query and value, and the key has none."""
+    network = attached(small(kind), "soma", rank=4)
     trained = {name: value for name, value in network.body.named_parameters() if value.requires_grad}
-    assert sum(value.numel() for value in trained.values()) == 2 * (4 * (4 * 48 + 2 * 120) + 72 + 24 + 96 + 24)
+    assert sum(value.numel() for value in trained.values()) == 2 * (4 * (4 * 48 + 2 * 120) + of_qkv + 24 + 96 + 24)
+    assert {f"body.{name}" for name in trained} <= SoMA().trained(network)
+
+
+def test_biases_stored_apart_are_trained_only_with_their_layer() -> None:
+    network = attached(small("biased"), "soma", rank=4, frozen_share=0.75)
+    assert tuned_layers(network) == [f"body.blocks.2.{layer}" for layer in ("attn.proj", "mlp.fc1", "mlp.fc2")]
+    assert not any(value.requires_grad for name, value in network.named_parameters() if name.endswith("q_bias"))
 
 
 def test_what_is_stored_has_the_factors_of_the_start_but_not_the_weights() -> None:
@@ -82,6 +95,15 @@ def test_what_is_stored_has_the_factors_of_the_start_but_not_the_weights() -> No
     assert "body.blocks.1.mlp.fc1.up.0.weight" in held
     assert "body.blocks.1.mlp.fc1.layer.weight" not in held
     assert "body.blocks.1.mlp.fc1.layer.weight" in changes.untrained(network)
+
+
+def test_loading_decomposes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = attached(small("plain"), "soma", rank=4)
+    hardy.save(network, tmp_path / "run")
+    monkeypatch.delattr(torch.linalg, "svd")
+    loaded = hardy.load(tmp_path / "run", trust=["small_transformer"]).state_dict()
+    assert loaded.keys() == network.state_dict().keys()
+    assert all(torch.equal(loaded[name], value) for name, value in network.state_dict().items())
 
 
 @pytest.mark.costly

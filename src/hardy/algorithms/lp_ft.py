@@ -13,11 +13,9 @@ out-of-distribution", ICLR 2022, section 3.4.
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hardy.algorithms.base import Algorithm
 from hardy.errors import InputError, within
@@ -66,6 +64,8 @@ class LPFT(Algorithm):
         self.change = round(probe_share * steps)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.steps: Tensor
+        self._modes: list[tuple[nn.Module, bool]] = []
+        self._held: list[nn.Parameter] = []
 
     def restarts(self, step: int) -> bool:
         """See `Algorithm.restarts`: at the first step that trains everything."""
@@ -77,9 +77,18 @@ class LPFT(Algorithm):
 
     def forward(self, batch: Batch) -> Terms:
         """The network's loss terms of ``batch``."""
-        with self._probing(int(self.steps) < self.change):
-            outputs = self.network.outputs(batch.images)
+        if int(self.steps) < self.change:
+            self._rest()
+        outputs = self.network.outputs(batch.images)
         return self.network.losses(outputs, batch.labels, self.pixel_loss)
+
+    def after_backward(self) -> None:
+        """See `Algorithm.after_backward`: the encoder is again as it was before the step."""
+        for value in self._held:
+            value.requires_grad_(True)
+        for module, mode in self._modes:
+            module.training = mode
+        self._modes, self._held = [], []
 
     def after_step(self, step: int) -> None:
         """See `Algorithm.after_step`."""
@@ -87,23 +96,15 @@ class LPFT(Algorithm):
         if step == self.change:
             _log.info("step %d: linear probing ends; now all weights, at %g of the rate", step, self.tuning_rate)
 
-    @contextmanager
-    def _probing(self, probing: bool) -> Iterator[None]:
-        """If ``probing``, the encoder gets no gradients and is in evaluation mode inside the block."""
-        if not probing:
-            yield
+    def _rest(self) -> None:
+        """Until `after_backward` the encoder gets no gradients and is in evaluation mode, also when a block is computed
+        again in the backward pass."""
+        if self._modes:  # a further part of the batch
             return
         inside = [module for root in self.network.encoder() for module in root.modules()]
-        modes = [(module, module.training) for module in inside]
-        held = [value for module in inside for value in module.parameters(recurse=False) if value.requires_grad]
-        for value in held:
+        self._modes = [(module, module.training) for module in inside]
+        self._held = [value for root in self.network.encoder() for value in root.parameters() if value.requires_grad]
+        for value in self._held:
             value.requires_grad_(False)
         for module in inside:
             module.training = False
-        try:
-            yield
-        finally:
-            for value in held:
-                value.requires_grad_(True)
-            for module, mode in modes:
-                module.training = mode

@@ -19,14 +19,14 @@ class EfficientAttention(nn.Module):
     """``(B, h, w, C) -> (B, h, w, C)``, channels last; h and w at least ``reduction``.
 
     A head can be cut out: its rows of ``q``, its rows in both halves of ``kv`` (first the keys of all heads, then the
-    values of all heads) and its columns of ``proj`` are removed, and ``heads`` is one less. The width d of a head is
-    read from the layers. The scale 1 / sqrt(d) is that of the heads as built and does not change. The input of ``proj``
-    (B, h * w, heads * d) holds the outputs of all heads in order.
+    values of all heads) and its columns of ``proj`` are removed, and ``num_heads`` is one less. The width d of a head
+    is read from the layers. The scale 1 / sqrt(d) is that of the heads as built and does not change. The input of
+    ``proj`` (B, h * w, heads * d) holds the outputs of all heads in order.
 
     Parameters are named as in ImageNet checkpoints.
 
     Attributes:
-        heads: number of heads.
+        num_heads: number of heads.
         scale: the factor of the products of queries and keys.
 
     Args:
@@ -39,7 +39,7 @@ class EfficientAttention(nn.Module):
     def __init__(self, channels: int, heads: int, *, reduction: int = 1, eps: float = 1e-6) -> None:
         assert channels % heads == 0, f"{channels} channels are not a multiple of {heads} heads"
         super().__init__()
-        self.heads = heads
+        self.num_heads = heads
         self.scale = (channels // heads) ** -0.5
         self.q = nn.Linear(channels, channels)
         self.kv = nn.Linear(channels, 2 * channels)
@@ -55,19 +55,19 @@ class EfficientAttention(nn.Module):
         coarse = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         q = self.q(x.flatten(1, 2))
         k, v = self.kv(coarse.flatten(1, 2)).tensor_split((q.shape[-1],), dim=-1)
-        q, k, v = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (q, k, v))
+        q, k, v = (each.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for each in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale)  # (B, heads, h * w, d)
         attended: Tensor = self.proj(mixed.transpose(1, 2).flatten(2)).unflatten(1, x.shape[1:3])
         return attended
 
     def channel_couplings(self) -> tuple[Coupling, ...]:
         """The heads, with their rows and columns."""
-        wide = self.q.out_features // self.heads
-        rows, doubled = head_rows(self.heads, wide), head_rows(self.heads, wide, 2)
+        wide = self.q.out_features // self.num_heads
+        rows, doubled = head_rows(self.num_heads, wide), head_rows(self.num_heads, wide, 2)
         ties = ("q", "out", rows), ("kv", "out", doubled), ("proj", "in", rows)
-        return (Coupling("heads", self.heads, ties, "proj"),)
+        return (Coupling("heads", self.num_heads, ties, "proj"),)
 
     def follow_cut(self, side: str, count: int) -> None:
         """Set the number of heads that are left, in place."""
         if side == "heads":
-            self.heads = count
+            self.num_heads = count

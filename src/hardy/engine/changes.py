@@ -32,8 +32,13 @@ def tuner_of(network: Network) -> Tuner | None:
     return None
 
 
-def attach(network: Network, method: Method) -> None:
+def attach(network: Network, method: Method, *, filled: bool = True) -> None:
     """Attach the tuner ``method`` to ``network``, in place; its new weights are drawn from torch's generator.
+
+    Args:
+        network: what is tuned.
+        method: the name and options of the tuner.
+        filled: whether ``network`` has its weights; False if all weights, also those of the tuner, are loaded later.
 
     Raises:
         InputError: for a network that has a tuner already, or that this tuner does not support.
@@ -46,7 +51,10 @@ def attach(network: Network, method: Method) -> None:
         )
     options = TUNERS.describe(method.name).check(method.options)
     tuner: Tuner = TUNERS.build(method.name, **options)
-    tuner.attach(network)
+    if filled:
+        tuner.attach(network)
+    else:
+        tuner.attach_unfilled(network)
     network.changes = [*network.changes, {"change": "tune", "name": method.name, "options": options}]
     network.origin = _with_rest(network)
 
@@ -84,7 +92,7 @@ def untrained(network: Network) -> frozenset[str]:
 
 
 def replay(network: Network, changes: Any, *, size: int = 2**40) -> None:
-    """Apply ``changes``, which come from a file, to ``network`` in place, in order.
+    """Apply ``changes``, which come from a file, to ``network`` in place, in order; its weights are loaded afterwards.
 
     Args:
         network: in the form that it had before the first change.
@@ -98,7 +106,7 @@ def replay(network: Network, changes: Any, *, size: int = 2**40) -> None:
     check_changes(changes)
     steps: dict[str, Callable[[Change], object]] = {
         "prune": lambda change: cut(network, change["plan"]),
-        "tune": lambda change: attach(network, Method(name=change["name"], **change["options"])),
+        "tune": lambda change: attach(network, Method(name=change["name"], **change["options"]), filled=False),
         "merge": lambda change: merge(network),
         "fold": lambda change: _refold(network, change),
     }

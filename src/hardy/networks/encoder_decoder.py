@@ -87,8 +87,9 @@ class EncoderDecoder(Network):
         self.pretrained = encoder_weights is not None
 
     def encoder(self) -> Sequence[nn.Module]:
-        """The encoder, including the last blocks that the decoder has taken over."""
-        return (self.backbone, self.decoder.blocks) if self.decoder.joins else (self.backbone,)
+        """The encoder, including the last blocks and the norm that the decoder has taken over."""
+        taken = (self.decoder.blocks, self.decoder.norm) if self.decoder.joins else ()
+        return (self.backbone, *taken)
 
     def outputs(self, images: Tensor) -> Outputs:
         """See `Network.outputs`."""

@@ -3,11 +3,11 @@
 The blocks are found by their structure, not by name. A stage is an ``nn.Sequential``, an ``nn.ModuleList`` or a stage
 of timm's RegNet in which each module holds at least two layers with weights, and all modules return the same number of
 channels. The axes of channels, pixels and prefix tokens are found from the output shapes for two image sizes; no values
-are computed.
+are computed. The last blocks of a transformer that a decoder has taken over belong to the transformer's stage.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from timm.models.regnet import RegStage
@@ -36,13 +36,13 @@ class BlockStage:
         names: of the blocks in the network, in order.
         width: channels of their outputs.
         axis: the channel axis of their outputs: 1 for maps (B, C, h, w), 3 for (B, h, w, C), 2 for tokens (B, N, C).
-        prefix: the number of tokens at the start that belong to no patch.
+        prefixes: for each block, the number of tokens at the start that belong to no patch.
     """
 
     names: tuple[str, ...]
     width: int
     axis: int
-    prefix: int
+    prefixes: tuple[int, ...]
 
 
 def block_stages(network: Network) -> list[BlockStage]:
@@ -73,16 +73,26 @@ def _found(network: Network, image: Tensor) -> list[BlockStage]:
     roots = list(network.encoder())
     for module in {inner for root in roots for inner in root.modules()}:
         module.register_forward_hook(partial(_note, shapes.setdefault(names[module], [])))
+    sides = network.fitted(image.shape[-2:])
     for times in (1, 2):
-        network.outputs(image.new_empty(1, 3, *(times * side for side in image.shape[-2:])))
+        network.outputs(image.new_empty(1, 3, *(times * side for side in sides)))
     seen = {name: noted for name, noted in shapes.items() if len(noted) == 2}
-    stages = []
+    stages: list[BlockStage] = []
     for root in roots:
         for blocks, axis, width in _rows(root, names[root], seen):
-            shape = seen[blocks[0]]
-            prefix = _prefix(network, blocks[0], shape, image) if len(shape[0]) == 3 else 0
-            stages.append(BlockStage(blocks, width, axis, prefix))
+            stage = BlockStage(blocks, width, axis, tuple(_prefix(network, name, seen[name], sides) for name in blocks))
+            if isinstance(root, _ROWS) and stages:  # the root itself is a row: blocks that a decoder has taken over
+                stages[-1:] = _continued(stages[-1], stage)
+            else:
+                stages.append(stage)
     return stages
+
+
+def _continued(stage: BlockStage, taken: BlockStage) -> list[BlockStage]:
+    """One stage of both if they are tokens of one width, as in a plain transformer; else both."""
+    if (stage.width, stage.axis) != (taken.width, taken.axis) or stage.axis != 2:
+        return [stage, taken]
+    return [replace(stage, names=stage.names + taken.names, prefixes=stage.prefixes + taken.prefixes)]
 
 
 def _note(shapes: list[tuple[int, ...]], module: nn.Module, given: object, value: object) -> None:
@@ -119,15 +129,17 @@ def _channel_axis(shapes: _Shapes) -> int | None:
     return same[0] if len(same) == 1 and same[0] in (1, len(shapes[0]) - 1) else None
 
 
-def _prefix(network: nn.Module, name: str, shapes: _Shapes, image: Tensor) -> int:
-    """The number of tokens (1, N, C) of the block ``name`` that belong to no patch.
+def _prefix(network: nn.Module, name: str, shapes: _Shapes, sides: tuple[int, int]) -> int:
+    """The number of tokens (1, N, C) of the block ``name`` that belong to no patch; 0 for maps.
 
-    It follows from the two numbers of tokens if the sides of the image are multiples of the patch; otherwise it is
-    timm's ``num_prefix_tokens``.
+    It follows from the two numbers of tokens if the ``sides`` of the smaller image are multiples of the patch;
+    otherwise it is timm's ``num_prefix_tokens``.
     """
+    if len(shapes[0]) != 3:
+        return 0
     few, many = shapes[0][1], shapes[1][1]
     rest, odd = divmod(4 * few - many, 3)
-    height, width = image.shape[-2:]
+    height, width = sides
     strides = (stride for stride in range(1, height + 1) if height % stride == width % stride == 0)
     if not odd and rest >= 0 and any(height * width == (few - rest) * stride**2 for stride in strides):
         return rest

@@ -21,6 +21,7 @@ __all__ = [
     "check_rank",
     "check_share",
     "factors",
+    "is_bias",
     "is_plain",
     "last_of",
     "layers_of",
@@ -51,6 +52,12 @@ def is_plain(module: nn.Module) -> bool:
     forward = type(module).forward
     known = (nn.Linear.forward, nn.Conv2d.forward, layers.Linear.forward, layers.Conv2dSame.forward)
     return isinstance(module, Layer) and forward in known and "weight" in module._parameters
+
+
+def is_bias(module: nn.Module, name: str) -> bool:
+    """Whether the parameter ``name`` of ``module`` is a bias, also one that is stored outside of its layer."""
+    value: nn.Parameter = getattr(module, name)
+    return value.ndim == 1 and (name == "bias" or name.endswith("_bias"))
 
 
 def layers_of(network: Network, *, pointwise: bool) -> dict[str, Layer]:

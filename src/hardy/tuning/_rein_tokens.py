@@ -5,7 +5,7 @@ Its parameters have the names of the authors' release, so the authors' checkpoin
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -32,7 +32,7 @@ class ReinTokens(nn.Module):
         depth: L, the number of blocks.
         width: c, the number of channels of their outputs.
         axis: the channel axis of their outputs.
-        prefix: the number of tokens at the start of a transformer's output that are not refined.
+        prefix: the number of tokens at the start of a transformer's output that are not refined; or one for each block.
         tokens: m, the number of tokens of a block.
         rank: the tokens are products of two matrices of this rank; None for a full matrix.
         core: refine the outputs; if False, there are only tokens and queries.
@@ -53,7 +53,7 @@ class ReinTokens(nn.Module):
         width: int,
         *,
         axis: int = 2,
-        prefix: int = 0,
+        prefix: int | Sequence[int] = 0,
         tokens: int = 100,
         rank: int | None = 16,
         core: bool = True,
@@ -66,7 +66,8 @@ class ReinTokens(nn.Module):
     ) -> None:
         super().__init__()
         made: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.axis, self.prefix, self.free, self.temperature = axis, prefix, rank is None, math.sqrt(width)
+        self.axis, self.free, self.temperature = axis, rank is None, math.sqrt(width)
+        self.prefixes = (prefix,) * depth if isinstance(prefix, int) else tuple(prefix)
         if rank is None:
             self.learnable_tokens = _drawn((depth, tokens, width), width, made)
         else:
@@ -94,8 +95,8 @@ class ReinTokens(nn.Module):
         """The refined output ``x`` of block number ``block`` (the first is 0)."""
         last = x.ndim - 1
         cells = x if self.axis == last else x.movedim(self.axis, last)
-        if self.prefix:  # one split, whose backward pass copies the gradient once
-            head, cells = cells.split([self.prefix, cells.shape[1] - self.prefix], 1)
+        if prefix := self.prefixes[block]:  # one split, whose backward pass copies the gradient once
+            head, cells = cells.split([prefix, cells.shape[1] - prefix], 1)
             return torch.cat([head, self._refined(cells, block)], 1)
         refined = self._refined(cells.flatten(1, -2), block).reshape(cells.shape)
         return refined if self.axis == last else refined.movedim(last, self.axis)

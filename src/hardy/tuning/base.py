@@ -37,6 +37,10 @@ class Tuner(ABC):
             InputError: for a network that the method does not support; then nothing is changed.
         """
 
+    def attach_unfilled(self, network: Network) -> None:
+        """As `attach`, for a network all of whose weights are loaded afterwards: only the structure counts."""
+        self.attach(network)
+
     def trained(self, network: Network) -> frozenset[str]:
         """The names of the entries of ``network.state_dict()`` that training changes: the parameters with
         ``requires_grad``, and the buffers outside ``network.resting``.

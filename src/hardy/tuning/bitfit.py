@@ -9,10 +9,8 @@ Source: Ben Zaken, Ravfogel and Goldberg, "BitFit: simple parameter-efficient fi
 language-models", ACL 2022.
 """
 
-from torch import nn
-
 from hardy.networks.base import Network
-from hardy.tuning._layers import train_only
+from hardy.tuning._layers import is_bias, train_only
 from hardy.tuning.base import Tuner
 
 __all__ = ["BitFit"]
@@ -23,13 +21,7 @@ class BitFit(Tuner):
 
     def attach(self, network: Network) -> None:
         """See `Tuner.attach`."""
-        train_only(network, _is_bias, "bias")
+        train_only(network, is_bias, "bias")
 
     def merge(self, network: Network) -> None:
         """See `Tuner.merge`: nothing was inserted, so there is nothing to merge."""
-
-
-def _is_bias(module: nn.Module, name: str) -> bool:
-    """Whether the parameter ``name`` of ``module`` is a bias."""
-    value: nn.Parameter = getattr(module, name)
-    return value.ndim == 1 and (name == "bias" or name.endswith("_bias"))

@@ -94,7 +94,7 @@ class Rein(Tuner):
             len(stage.names),
             stage.width,
             axis=stage.axis,
-            prefix=stage.prefix,
+            prefix=stage.prefixes,
             tokens=self.tokens,
             rank=self.rank,
             core=self.core,

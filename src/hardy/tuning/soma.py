@@ -4,15 +4,17 @@
     y = (W - B_0 A_0) x + B A x + b             A_0, B_0: A and B at the start; A, B and b are trained
 
 The singular value decomposition is complete and in float64. Layers that are stored as one, such as query, key and
-value, are decomposed separately. The first layers are frozen: a third by default, like blocks 0 to 7 of 24. At the
-start the network computes the same as before. W keeps its bits. A_0 and B_0 are stored with the trained weights,
-because another machine may find other singular vectors. Merging is exact: ``W - B_0 A_0 + B A``.
+value, are decomposed separately. Biases b that attention stores apart from their layer are trained too. The first
+layers are frozen: a third by default, like blocks 0 to 7 of 24. At the start the network computes the same as before. W
+keeps its bits. A_0 and B_0 are stored with the trained weights, because another machine may find other singular
+vectors. Merging is exact: ``W - B_0 A_0 + B A``.
 
 Source: Yun, Chae, Lee and Ro, "SoMA: singular value decomposed minor components adaptation for domain generalizable
 representation learning", CVPR 2025.
 """
 
 import copy
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ from hardy.tuning._layers import (
     check_rank,
     check_share,
     factors,
+    is_bias,
     last_of,
     layers_of,
     product,
@@ -54,6 +57,14 @@ class SoMA(Tuner):
 
     def attach(self, network: Network) -> None:
         """See `Tuner.attach`."""
+        self._insert(network, _split)
+
+    def attach_unfilled(self, network: Network) -> None:
+        """See `Tuner.attach_unfilled`; no layer is decomposed."""
+        self._insert(network, _unsplit)
+
+    def _insert(self, network: Network, split: "_Split") -> None:
+        """Freeze the encoder and put factors beside its layers, in place."""
         found = last_of(layers_of(network, pointwise=self.pointwise), self.frozen_share)
         parts = {name: _stored_as_one(network, name, layer) for name, layer in found.items()}
         check_rank(found, self.rank)
@@ -62,7 +73,10 @@ class SoMA(Tuner):
             if self.rank > wide:
                 raise InputError(f"tuner.rank is {self.rank}, but each part of {name} is {wide} channels wide")
         freeze_encoder(network)
-        replace(network, {layer: _Minor(layer, self.rank, parts[name]) for name, layer in found.items()})
+        for name, layer in found.items():
+            for bias in _biases_apart(network, name, layer, parts[name]):
+                bias.requires_grad_(True)
+        replace(network, {layer: _Minor(layer, self.rank, parts[name], split) for name, layer in found.items()})
 
     def trained(self, network: Network) -> frozenset[str]:
         """See `Tuner.trained`; also A_0 and B_0, because they must be stored."""
@@ -93,13 +107,25 @@ def _stored_as_one(network: Network, name: str, layer: Layer) -> int:
     return 1
 
 
+def _biases_apart(network: Network, name: str, layer: Layer, parts: int) -> Iterator[nn.Parameter]:
+    """The biases of the ``parts`` of ``layer`` that its parent stores, such as ``q_bias``; none if it has a bias."""
+    if layer.bias is None:
+        parent = network.get_submodule(name.rpartition(".")[0])
+        for own, value in parent.named_parameters(recurse=False):
+            if is_bias(parent, own) and len(value) * parts == len(layer.weight):
+                yield value
+
+
+_Split = Callable[[Tensor, Layer, int], tuple[Layer, Layer]]
+
+
 class _Minor(Around):
     """``layer(x)`` plus, for the rows of each part, ``up(down(x)) - start_up(start_down(x))``."""
 
-    def __init__(self, layer: Layer, rank: int, parts: int) -> None:
+    def __init__(self, layer: Layer, rank: int, parts: int, split: _Split) -> None:
         super().__init__(layer)
         rows = layer.weight.detach().chunk(parts)
-        made = [_split(part, layer, rank) for part in rows]
+        made = [split(part, layer, rank) for part in rows]
         self.start_down, self.start_up = (nn.ModuleList(each).requires_grad_(False) for each in zip(*made, strict=True))
         self.down, self.up = copy.deepcopy(self.start_down), copy.deepcopy(self.start_up)
         for trained in (self.down, self.up):
@@ -122,11 +148,15 @@ class _Minor(Around):
 
 def _split(part: Tensor, layer: Layer, rank: int) -> tuple[Layer, Layer]:
     """Layers A and B of the ``rank`` smallest singular values of the rows ``part`` of the weight of ``layer``."""
-    down, up = factors(layer, rank, outputs=len(part))
-    weight = part.flatten(1).double().nan_to_num()  # weights that are loaded later may be uninitialised here
-    left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    down, up = _unsplit(part, layer, rank)
+    left, values, right = torch.linalg.svd(part.flatten(1).double(), full_matrices=False)
     roots = values[-rank:].sqrt()
     with torch.no_grad():
         down.weight.copy_((roots[:, None] * right[-rank:]).reshape(down.weight.shape))
         up.weight.copy_((left[:, -rank:] * roots).reshape(up.weight.shape))
     return down, up
+
+
+def _unsplit(part: Tensor, layer: Layer, rank: int) -> tuple[Layer, Layer]:
+    """Layers of the shapes of `_split`, for weights that are loaded later."""
+    return factors(layer, rank, outputs=len(part))

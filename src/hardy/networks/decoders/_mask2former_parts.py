@@ -53,6 +53,8 @@ class SinePositions(nn.Module):
 class PixelDecoder(library.Mask2FormerPixelDecoder):  # type: ignore[misc]
     """The library's layers, called so that an exported graph accepts every image size."""
 
+    undecayed = frozenset({"level_embed"})
+
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Four maps, finest first -> the three coarse levels, coarsest first, and the map for the masks (B, C, h,
         w)."""
@@ -70,6 +72,18 @@ class PixelDecoder(library.Mask2FormerPixelDecoder):  # type: ignore[misc]
         levels = [part.unflatten(2, size) for part, size in zip(parts, sizes, strict=True)]
         fine = self.adapter_1(maps[0])
         return levels, self.mask_projection(self.layer_1(fine + resize(levels[-1], fine.shape[-2:])))
+
+
+class _EncoderLayer(library.Mask2FormerPixelDecoderEncoderLayer):  # type: ignore[misc]
+    """The library's layer without its check in training that the result of the last norm is finite: it reads values, so
+    it cannot be traced, and a GPU waits for it."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None, **options: Any) -> tuple[Tensor]:
+        """Tokens (B, N, C) -> tokens (B, N, C)."""
+        masks = {"attention_mask": attention_mask, "encoder_attention_mask": attention_mask}
+        attended, _ = self.self_attn(hidden_states, encoder_hidden_states=hidden_states, **masks, **options)
+        x = self.self_attn_layer_norm(hidden_states + attended)
+        return (self.final_layer_norm(x + self.fc2(self.activation_fn(self.fc1(x)))),)
 
 
 def _flat(maps: Sequence[Tensor]) -> Tensor:
@@ -126,6 +140,7 @@ def pixel_decoder(channels: Sequence[int], *, width: int, heads: int, layers: in
     made.encoder.get_reference_points = _centres
     _xavier(made.encoder)
     for layer in made.encoder.layers:
+        layer.__class__ = _EncoderLayer
         _ring(layer.self_attn)
     return made
 

@@ -39,7 +39,8 @@ def layer_losses(extras: Mapping[str, Tensor], labels: Tensor, layers: int, poin
         layers: the largest number of layers before the last.
         points: see `set_loss`.
     """
-    targets = targets_of(labels, torch.promote_types(extras["query_masks"].dtype, torch.float32))
+    wide = torch.promote_types(extras["query_masks"].dtype, torch.float32)
+    targets = targets_of(labels, wide, most=extras["query_classes"].shape[-1] - 1)
     ends = ["", *(f"_{layer}" for layer in range(layers) if f"query_masks_{layer}" in extras)]
     found = [set_loss(extras[f"query_classes{e}"], extras[f"query_masks{e}"], targets, points) for e in ends]
     inner = {"aux_layers": torch.stack(found[1:]).sum()} if found[1:] else {}

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hardy.errors import InputError
+from hardy.networks.parts.stages import is_fake
 from hardy.types import IGNORE
 
 __all__ = ["CLASS", "MASK", "NOTHING", "Targets", "match", "set_loss", "targets_of"]
@@ -43,13 +44,15 @@ class Targets(NamedTuple):
     ignored: Tensor
 
 
-def targets_of(labels: Tensor, dtype: torch.dtype = torch.float32) -> Targets:
-    """The targets of ``labels`` (B, H, W), with masks of ``dtype``."""
-    ignored = labels == IGNORE
-    images = (~ignored.flatten(1).all(dim=1)).nonzero()[:, 0]
+def targets_of(labels: Tensor, dtype: torch.dtype = torch.float32, *, most: int = 1) -> Targets:
+    """The targets of ``labels`` (B, H, W), with masks of ``dtype``. For labels without values (`is_fake`) every image
+    has ``most`` classes."""
+    fake, ignored = is_fake(labels), labels == IGNORE
+    everywhere = torch.arange(len(labels), device=labels.device)
+    images = everywhere if fake else everywhere[~ignored.flatten(1).all(dim=1)]
     classes, masks = [], []
-    for image in images.tolist():
-        present = labels[image][~ignored[image]].unique()
+    for image in range(len(labels)) if fake else images.tolist():
+        present = torch.arange(most, device=labels.device) if fake else labels[image][~ignored[image]].unique()
         classes.append(present)
         masks.append((labels[image] == present[:, None, None]).to(dtype))
     return Targets(images, classes, masks, ignored[images].to(dtype))
@@ -105,8 +108,12 @@ def match(classes: Tensor, masks: Tensor, targets: Targets, points: int) -> list
         cost = cost + MASK * (1 - (2 * chance @ wanted.T + 1) / (total + 1))
         cost = cost - CLASS * classes[image].softmax(-1)[:, present]
         most = torch.finfo(cost.dtype).max
-        queries, places_of_masks = assign(cost.nan_to_num(nan=most, posinf=most, neginf=most).cpu().numpy())
-        pairs.append((torch.as_tensor(queries).to(masks.device), torch.as_tensor(places_of_masks).to(masks.device)))
+        cost = cost.nan_to_num(nan=most, posinf=most, neginf=most)
+        if is_fake(cost):
+            queries = places_of_masks = torch.arange(min(cost.shape))
+        else:
+            queries, places_of_masks = map(torch.as_tensor, assign(cost.cpu().numpy()))
+        pairs.append((queries.to(masks.device), places_of_masks.to(masks.device)))
     return pairs
 
 

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from hardy.errors import InputError, within
 from hardy.networks.decoders._queries import class_logits, layer_losses
 from hardy.networks.decoders.base import Decoded, Decoder
+from hardy.networks.parts.stages import is_fake
 from hardy.types import Terms
 
 __all__ = ["EoMT"]
@@ -55,6 +56,7 @@ class EoMT(Decoder):
     """
 
     joins = True
+    undecayed = frozenset({"query"})
     steps_done: Tensor
 
     def __init__(
@@ -113,9 +115,11 @@ class EoMT(Decoder):
         return layer_losses(extras, labels, self.count, self.points)
 
     def share(self, place: int) -> float:
-        """The share of the queries with masked attention in block ``place``, in [0, 1]."""
+        """The share of the queries with masked attention in block ``place``, in [0, 1]; 1 without values."""
         if not self.mask_steps:
             return 0.0
+        if is_fake(self.steps_done):
+            return 1.0
         done = float(self.steps_done) / self.mask_steps * (self.count + 2) - (place + 1)
         return float((1 - min(max(done, 0.0), 1.0)) ** 0.9)
 

@@ -56,6 +56,8 @@ class Mask2Former(Decoder):
         InputError: without transformers, for fewer than four maps, or a number out of range.
     """
 
+    undecayed = frozenset({"level_embed", "query_embed"})
+
     def __init__(
         self,
         channels: Sequence[int],

@@ -70,14 +70,16 @@ def release_of(weights: Mapping[str, Tensor]) -> Release | None:
 
 
 def stated(model: str) -> dict[str, Any]:
-    """The ``licence``, ``mean`` and ``std`` that timm states for the weights of ``model``, a name with a tag.
+    """The ``tag``, ``licence``, ``mean`` and ``std`` that timm states for the weights of ``model``, a name with a tag.
 
-    Empty for a model without pre-trained weights in timm.
+    Without a tag they are those of timm's default weights. Empty for a model or a tag without weights in timm.
     """
-    config = timm.get_pretrained_cfg(model)
-    if config is None:
+    if not timm.is_model_pretrained(model):
         return {}
-    return {"licence": config.license or "unknown", "mean": list(config.mean), "std": list(config.std)}
+    config = timm.get_pretrained_cfg(model)
+    assert config is not None, "it is in the list"
+    licence = config.license or "unknown"
+    return {"tag": config.tag, "licence": licence, "mean": list(config.mean), "std": list(config.std)}
 
 
 def in_names_of_timm(weights: Mapping[str, Tensor], model: Any, name: str, file: str) -> dict[str, Tensor]:

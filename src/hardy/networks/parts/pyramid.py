@@ -152,7 +152,8 @@ def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], 
         weights: None for random initialisation; a file with the names of timm, of torchvision or of a release in
             `hardy.networks.parts.foundation_names`; a short name of ``hardy list weights``; ``"timm"`` for timm's
             default weights; a timm tag; or ``"hf-hub:OWNER/NAME"`` for the file ``model.safetensors`` of a repository.
-            The file may contain the layers that `trim` removes.
+            The file may contain the layers that `trim` removes. Weights with timm's names have the normalisation that
+            timm states for the tag in ``name``, or for the repository ``timm/NAME``; without either it is ImageNet's.
         trim: called with the complete model.
         kwargs: for ``timm.create_model``.
 
@@ -161,9 +162,15 @@ def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], 
             not fit or cannot be downloaded.
     """
     if weights is not None and weights.startswith(HUB):
-        model = load_encoder(name, fetched_from_hub(weights), trim, **kwargs)
+        owner, _, like = weights.removeprefix(HUB).partition("/")
+        model = _loaded(name, fetched_from_hub(weights), trim, kwargs, like if owner == "timm" else name)
         note(pretrained={"name": weights})
         return model
+    return _loaded(name, weights, trim, kwargs, name)
+
+
+def _loaded(name: str, weights: str | None, trim: Callable[[Any], object], kwargs: dict[str, Any], like: str) -> Any:
+    """See `load_encoder`; ``like`` is timm's name for weights of a file."""
     short = shipped(weights)
     fetched = weights is not None and not short and not is_file(weights)
     tagged = name if weights is None or not fetched else _tagged(name, weights)
@@ -177,16 +184,29 @@ def load_encoder(name: str, weights: str | None, trim: Callable[[Any], object], 
         note(pretrained={"name": tagged, "sha256": digest(model.state_dict()), "origin": "timm"})
         _note_stated(tagged)
     elif weights is not None:
-        found = short.named(short.read(), known) if short else _named(read_weights(weights), model, name, weights)
+        found = short.named(short.read(), known) if short else _named(read_weights(weights), model, name, weights, like)
         fill(model, found, weights, may_be_left=set(known).intersection)
     return model
 
 
-def _named(found: dict[str, Tensor], model: Any, name: str, weights: str) -> dict[str, Tensor]:
-    """The tensors ``found`` in the file ``weights`` with the names of ``model``, the encoder ``name``."""
+def _named(found: dict[str, Tensor], model: Any, name: str, weights: str, like: str) -> dict[str, Tensor]:
+    """The tensors ``found`` in the file ``weights`` with the names of ``model``, encoder ``name``; see `_loaded`."""
     if release := release_of(found):
         note(pretrained={"origin": f"names of {release.name}, whose release has this licence"})
         _note_stated(release.like)
+    elif "." in like and stated(like):
+        note(pretrained={"origin": f"names of timm, whose {like} has this licence"})
+        _note_stated(like)
+    elif (own := stated(like)) and _differs(own):
+        _log.warning(
+            "%s: images are normalised with the mean %s of ImageNet, but timm's weights of %s need %s; if these are "
+            "timm's, give the encoder with its tag, such as %s",
+            weights,
+            list(IMAGENET_MEAN),
+            name,
+            own["mean"],
+            f"{name}.{own['tag']}",
+        )
     return in_names_of_timm(in_timm_names(found), model, name, weights)
 
 
@@ -195,8 +215,13 @@ def _note_stated(model: str) -> None:
     found = stated(model)
     if found:
         note(pretrained={"licence": found["licence"]})
-        if (tuple(found["mean"]), tuple(found["std"])) != (IMAGENET_MEAN, IMAGENET_STD):
+        if _differs(found):
             note(mean=found["mean"], std=found["std"])
+
+
+def _differs(found: dict[str, Any]) -> bool:
+    """Whether the normalisation is not ImageNet's."""
+    return (tuple(found["mean"]), tuple(found["std"])) != (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _made(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:

@@ -23,7 +23,7 @@ from hardy.types import Outputs, Stage
 if TYPE_CHECKING:
     from hardy.networks.base import Network
 
-__all__ = ["EMBEDDING", "INPUT", "fakes", "places_of", "stages_of", "traced", "watch"]
+__all__ = ["EMBEDDING", "INPUT", "fakes", "is_fake", "places_of", "stages_of", "traced", "watch"]
 
 EMBEDDING = "embedding"
 """The name of `Outputs.embedding` among the places of a network."""
@@ -176,6 +176,11 @@ def fakes(network: nn.Module, mode: FakeTensorMode) -> dict[int, object]:
     """A memo for `copy.deepcopy` that replaces each tensor of a module by a fake one of its shape, dtype and device."""
     held = (value for module in network.modules() for value in _values(module) if isinstance(value, Tensor))
     return {id(value): value if isinstance(value, FakeTensor) else mode.from_tensor(value) for value in held}
+
+
+def is_fake(value: Tensor) -> bool:
+    """Whether ``value`` has no values: only shapes are traced, and code that reads values must assume some."""
+    return isinstance(value, FakeTensor)
 
 
 def _values(module: nn.Module) -> Iterator[object]:
