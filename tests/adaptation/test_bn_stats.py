@@ -63,6 +63,21 @@ def test_each_mixture_by_hand(options, mean, var):
     torch.testing.assert_close(BNStats(OneNorm(mean=1, var=4), **options)(values(7)), values(3))
 
 
+def test_after_a_batch_that_raises_ema_has_its_earlier_statistics_and_mode():
+    class Narrow(nn.Module):
+        def forward(self, x):
+            assert x.shape[-1] < 5
+            return x
+
+    live = BNStats(OneNorm(nn.BatchNorm2d(3), Narrow()), mix="ema")
+    live(values(1, 2))
+    wanted, kept = live.predict(values(3)), live.state()["tensors"]
+    with pytest.raises(AssertionError):
+        live(values(1, 2, 3, 4, 5))
+    assert all(torch.equal(value, kept[name]) for name, value in live.state()["tensors"].items())
+    assert torch.equal(live.predict(values(3)), wanted)
+
+
 def test_what_does_not_fit_is_refused():
     for name, value in (("alpha", 1.5), ("count", 0.0), ("momentum", 0.0)):
         with pytest.raises(InputError, match=f"^bn_stats: {name} is {value}; give a number in "):

@@ -87,15 +87,22 @@ def test_image_level_networks_take_the_form_of_classification():
     with seeded(0, "network"):
         network = create("classifier", "pacs7", encoder="test_resnet").eval()
     images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-    live = CoTTA(network, views="light", confidence=1.0)
+    live = CoTTA(network, views="light", confidence=1.0, restore=0.0)
     live.seed = 4
     teacher = CoTTA(network).teacher
     with seeded(4, "adapt", 0), torch.no_grad():
         wanted = torch.stack([teacher(classification_view(images)) for _ in range(4)]).mean(0)
         student = teacher(images)
     torch.testing.assert_close(live(images), wanted)
-    loss = F.cross_entropy(live.source(images), wanted.softmax(1))
+    started = CoTTA(network)
+    loss = F.cross_entropy(started.network(images), wanted.softmax(1))
     torch.testing.assert_close(loss, -(wanted.softmax(1) * student.log_softmax(1)).sum(1).mean())
+    start = list(started.network.parameters())
+    both = zip(live.network.parameters(), live.teacher.parameters(), strict=True)
+    for (mine, averaged), value, slope in zip(both, start, torch.autograd.grad(loss, start), strict=True):
+        stepped = value - 1e-3 * slope / (slope.abs() + 1e-8)  # the first step of Adam
+        torch.testing.assert_close(mine, stepped)
+        torch.testing.assert_close(averaged, 0.999 * value + 0.001 * stepped)
     sure = CoTTA(network, confidence=0.0)
     torch.testing.assert_close(sure(images), student)
     assert sure.state()["optimisers"]["student"]["param_groups"][0]["lr"] == 1e-3

@@ -336,6 +336,7 @@ def test_the_domain_is_detected_where_none_is_given(network):
     [
         ({"parts": {"layr": 1}}, r"parts has no 'layr'; did you mean 'layer'\?; it has: layer, domain"),
         ({"parts": {"views": 0}}, r"parts\.views 0 does not fit"),
+        ({"memory": {"capacity": 10**10}}, r"memory\.capacity 10000000000 does not fit .* 4096"),
         ({"memory": {"vog": "root"}}, r"memory\.vog 'root' does not fit .*'code', 'printed' or 'random'"),
         ({"restore": 1.5}, r"restore 1\.5 or lr .* does not fit"),
         ({"lr": -1.0}, r"lr -1\.0 does not fit"),

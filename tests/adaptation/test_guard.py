@@ -68,6 +68,15 @@ def network():
         return create("tiny", "camvid11", width=8).eval()
 
 
+def test_the_table_of_the_method_is_that_of_the_guarded_one(network):
+    live = hardy.adapt(network, "bn_domains", guard=NOTHING)
+    live.enter("day")
+    live(torch.rand(1, 3, 32, 48))
+    table = live.table()
+    assert table.keys() == live.method.table().keys()
+    assert all(list(rows) == ["day"] for rows in table.values())
+
+
 def image(seed=0):
     return torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(seed))
 

@@ -1,5 +1,6 @@
 """`hardy.adapt`, the section ``adapt`` of a recipe, and ``adapt.key=value`` of ``hardy evaluate`` and ``predict``."""
 
+import json
 import sys
 
 import numpy as np
@@ -182,6 +183,18 @@ def test_evaluate_adapts_by_words_and_its_records_say_so(folder, town, monkeypat
     rows = capsys.readouterr().out
     assert rows.count("evaluate") == 2
     assert f"evaluate + {METHOD}, reset never" in rows
+
+
+def test_what_a_guard_does_is_printed_and_recorded(folder, town, tmp_path, monkeypatch, capsys):
+    words = (f"adapt.name={METHOD}", "adapt.guard.budget_ms=1e-9", "adapt.guard.sure=0", "--device", "cpu")
+    line = "guard: predicted without learning 11 times, by budget; first at image 1: budget\n"
+    assert called(monkeypatch, "evaluate", folder, "folder/night", "--dataset", f"folder.root={town}", *words) == 0
+    assert line in capsys.readouterr().out
+    assert records_of(folder / "records.jsonl")[-1].cost["guard_budget"] == 11
+    assert called(monkeypatch, "predict", folder, town / "images/night", tmp_path / "masks", *words) == 0
+    assert line in capsys.readouterr().out
+    assert called(monkeypatch, "predict", folder, town / "images/night", tmp_path / "other", *words, "--json") == 0
+    assert line[:-1] in json.loads(capsys.readouterr().out)["guard"]
 
 
 def test_predict_adapts_by_words(folder, town, tmp_path, monkeypatch, seen):

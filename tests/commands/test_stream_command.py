@@ -2,14 +2,18 @@
 
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import hardy
 from hardy.cli import main
+from hardy.engine import videos
 from hardy.engine.streaming import Streaming
 from hardy.engine.unused import refuse_unused
+from hardy.engine.video_domain import video_part
 from hardy.errors import InputError
 from hardy.recipe import from_values
 from hardy.records import read as records_of
@@ -142,6 +146,33 @@ def test_a_folder_of_images_is_an_unlabelled_stream(network, town):
     numbers = {(one.target, one.metric): one.value for one in table.numbers() if one.round is None}
     assert numbers["stream", "updates"] == 3
     assert numbers["stream", "online_miou"] != numbers["stream", "online_miou"], "no label, no score"
+
+
+def test_a_video_is_an_unlabelled_stream_of_the_frames_that_can_be_decoded(network, town, monkeypatch):
+    taken = torch.randint(0, 256, (4, 32, 40, 3), dtype=torch.uint8).numpy()
+
+    def torn(source):
+        yield from taken[:3]
+        raise InputError(f"{source}: breaks off after 3 frames; fetch it again")
+
+    monkeypatch.setattr(videos, "frames", lambda source: iter(taken) if "whole" in str(source) else torn(source))
+    day = str(town / "images" / "day")
+    words = ["whole.mp4", day, "torn.MP4"]
+    table = shown(network, town, data=(), stream={"kind": "abrupt", "unlabelled": words, "images": 4, "rounds": 2})
+    assert table.domains == tuple(words)
+    assert len(table.places) == 2 * (4 + 4 + 3)
+    assert [reason for _, _, reason in table.skipped] == ["torn.MP4: breaks off after 3 frames; fetch it again"] * 2
+    assert table.skipped[0][:2] == (11, "torn.MP4, frame 3")
+    part = video_part(
+        "x", videos.Source("whole", Path("whole.mp4"), "whole.mp4"), network.label_space, image_level=False
+    )
+    assert [(part[0].dataset.read(at)[0] == taken[at]).all() for at in (0, 2, 1, 3)] == [True] * 4
+    for more, said in (
+        ({"image_order": "drawn"}, "stream.image_order: drawn"),
+        ({"unlabelled": ["camera:0"]}, "camera"),
+    ):
+        with pytest.raises(InputError, match=said):
+            shown(network, town, data=(), stream={"kind": "abrupt", "unlabelled": words, **more})
 
 
 def test_training_refuses_the_section():

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hardy.adaptation._guard import Guarded
 from hardy.adaptation.base import TestTimeAdaptation
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.create import create
 from hardy.registry import ADAPTATIONS
+from hardy.sections import Guard
 from hardy.seed import seeded
 
 
@@ -183,6 +185,22 @@ def test_images_of_other_channels_are_refused_in_one_line_and_half_precision_is_
     wanted = live(rounded.float())
     live.restore(kept)
     assert torch.equal(live(rounded), wanted)
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_no_images_and_images_that_are_not_finite_are_refused_and_nothing_changes(
+    name: str, live: TestTimeAdaptation, network: Network, guarded: bool
+) -> None:
+    one = Guarded(live, network, Guard(sure=0.0)) if guarded else live
+    one(stream(1)[0])
+    kept = one.state()
+    torn = stream(1, batch=2)[0]
+    torn[1, 0, 3, 3] = float("nan")
+    for wrong, said in ((torn[:0], "the batch is empty"), (torn, "image 1 of the batch of 2 holds NaN or infinity")):
+        for call in (one, one.predict):
+            with pytest.raises(InputError, match=said):
+                call(wrong)
+    assert same(one, kept)
 
 
 def test_the_state_of_another_network_is_refused_and_nothing_changes(name: str, live: TestTimeAdaptation) -> None:

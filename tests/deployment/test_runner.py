@@ -192,6 +192,21 @@ def test_networks_of_hardy_agree_too(kind, tmp_path):
             assert far(runner.adapt(given.numpy(), "new"), live(given).numpy()) < 1e-4
 
 
+def test_a_saved_table_is_continued_as_if_it_had_not_been(network, files, tmp_path):
+    live, runner = BNDomains(network, every=3), Runner(files["observed"], every=3)
+    live.enter("new")
+    for step in range(7):
+        if step == 3:
+            runner.save(tmp_path / "t.safetensors")
+            runner = Runner(files["observed"], tmp_path / "t.safetensors", every=3)
+        live(images(step))
+        runner.adapt(images(step).numpy(), "new")
+    runner.save(tmp_path / "t.safetensors")
+    again = read_table(tmp_path / "t.safetensors")
+    assert again.counts["new"] == 7
+    assert far(again.rows["new"], np.concatenate([one["new"] for one in live.table().values()], 1)) < 1e-4
+
+
 def test_it_needs_no_torch(files):
     code = (
         "import sys, numpy; from hardy.deployment.runner import Runner; "

@@ -63,6 +63,16 @@ def measured(network, parts, reset="domain", seed=0, tolerant=False, options=Non
     return protocol.measure(network, parts, settings, tolerant=tolerant, adapt=adapt)
 
 
+def test_what_a_guard_does_is_summed_up_over_all_domains(network):
+    quiet = {"sure": 0.0, "source": 0.0, "entropy": 0.0, "agreement": 0.0, "classes": 0.0, "prototypes": None}
+    quiet |= {"drift": None, "every": 1}
+    table = measured(network, [DAY, NIGHT], options={"guard": {**quiet, "budget_ms": 1e-9}})
+    assert table.guard.lines() == ["guard: predicted without learning 4 times, by budget; first at image 1: budget"]
+    assert table.guard.costs() == {"guard_forwards": 2, "guard_budget": 4}
+    assert measured(network, [DAY], options={"guard": quiet}).guard.lines() == ["guard: no action"]
+    assert measured(network, [DAY]).guard is None
+
+
 def images_of(*items):
     return torch.stack([torch.from_numpy(Drawn().read(i)[0]).permute(2, 0, 1).float() / 255 for i in items])
 

@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,7 +78,7 @@ def called(monkeypatch, *words):
 
 
 @pytest.mark.costly
-def test_evaluate_and_streams_of_a_run_have_them(folder, town, monkeypatch, capsys, fishers):
+def test_evaluate_streams_and_predict_of_a_run_have_them(folder, town, tmp_path, monkeypatch, capsys, fishers):
     options = ("--dataset", f"folder.root={town}", "--device", "cpu", "adapt.name=eata")
     assert called(monkeypatch, "evaluate", folder, "folder/night", *options) == 2
     assert "eata is not source-free: it needs clean images of the source domain, and none are given" in (
@@ -88,7 +89,9 @@ def test_evaluate_and_streams_of_a_run_have_them(folder, town, monkeypatch, caps
     assert called(monkeypatch, "evaluate", folder, "folder/night", *options) == 0, capsys.readouterr().err
     stream = ("stream.kind=mixed", "stream.images=1", "stream.probe=0", "stream.window=1")
     assert called(monkeypatch, "evaluate", folder, "folder/night", *options, *stream) == 0, capsys.readouterr().err
-    assert fishers == [11, 11]
+    photos = (town / "images/night", tmp_path / "masks")
+    assert called(monkeypatch, "predict", folder, *photos, "--device", "cpu", "adapt.name=eata") == 0
+    assert fishers == [11, 11, 11]
 
 
 def test_what_a_recipe_measures_has_images_of_its_own_sources(town, fishers):
@@ -102,7 +105,7 @@ def test_what_a_recipe_measures_has_images_of_its_own_sources(town, fishers):
     assert fishers == [11]
 
 
-def test_in_python_they_are_given(town, fishers):
+def test_in_python_they_are_given(town, tmp_path, fishers):
     with seeded(0, "network"):
         network = hardy.create("tiny", classes=str(town), width=8)
     named = {"datasets": {"folder": {"root": str(town)}}, "device": "cpu"}
@@ -110,3 +113,6 @@ def test_in_python_they_are_given(town, fishers):
     assert fishers == [3]
     with pytest.raises(InputError, match="and none are given"):
         hardy.evaluate(network, ["folder/night"], adapt="eata", **named)
+    image = np.zeros((32, 48, 3), dtype=np.uint8)
+    hardy.predict(network, image, tmp_path, adapt="eata", source_images=[torch.rand(1, 3, 32, 48)] * 2)
+    assert fishers == [3, 2]

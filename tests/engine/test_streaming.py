@@ -1,7 +1,8 @@
 """A stream: what adapts when, what is measured by hand, bad frames, and that a stopped stream continues bit for bit."""
 
 import logging
-import math
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from hardy.adaptation.base import TestTimeAdaptation
 from hardy.data.base import Dataset, Domain
 from hardy.data.label_spaces import SPACES
 from hardy.engine.adapting import adapted
-from hardy.engine.stream_table import StreamTable, harmful, worst_window
+from hardy.engine.stop import Stopped
+from hardy.engine.stream_table import StreamTable
 from hardy.engine.streaming import Streaming
 from hardy.errors import InputError
 from hardy.networks.building.create import create
@@ -191,44 +193,33 @@ def test_source_on_a_stream_forgets_nothing_and_gains_nothing(network):
     assert table.online("drawn/day", 1) == table.online("drawn/day", 2)
 
 
-def counts_of(*hits):
-    """Counts of one frame each, of two classes and the extra column: so many hits and misses of class 0."""
-    made = torch.zeros(len(hits), 3, 3, dtype=torch.int64)
-    for place, (hit, miss) in enumerate(hits):
-        made[place, 0, 0], made[place, 0, 1] = hit, miss
-    return made
+def interrupted(stream, place):
+    """Run ``stream`` with a signal when ``place`` is read."""
+
+    def over(places):
+        for one in places:
+            if one == place:  # it is read before the batch in front of it runs
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield one
+
+    with pytest.raises(Stopped, match=rf"^stopped after frame {place}; the same command resumes from there$"):
+        stream.run(over=over)
 
 
-def test_the_worst_window_by_hand():
-    counts = counts_of((9, 1), (1, 9), (2, 8), (9, 1))
-    worst = worst_window(counts, 2, image_level=True)
-    assert worst == (3 / 20, 1)
-    assert worst_window(counts, 99, image_level=True) == (21 / 40, 0)
-    assert worst_window(counts_of((0, 0), (1, 1)), 1, image_level=True) == (0.5, 1), (
-        "a frame without labels has no score"
-    )
-    assert math.isnan(worst_window(counts[:0], 2).score)
-    assert worst_window(counts, 1).score == pytest.approx(0.05), "class 0 has IoU 0.1, and class 1, predicted, has 0"
-
-
-def test_harmful_is_where_the_source_is_better():
-    good, poor, empty = (counts_of(one)[0] for one in ((9, 1), (1, 9), (0, 0)))
-    assert harmful(poor, good) is True
-    assert harmful(good, poor) is False
-    assert harmful(good, good) is False
-    assert harmful(empty, empty) is None
-
-
-@pytest.mark.parametrize("stop", [1, 2, 5])
-def test_a_stopped_stream_continues_with_the_same_bits(network, tmp_path, stop):
-    choice = {"rounds": 2, "probe": 2, "kind": "gradual", "block": 2, "every": 2, "checkpoint_every": 3}
+@pytest.mark.parametrize(("stop", "batch"), [(1, 1), (2, 1), (5, 1), (6, 4), ("signal", 1)])
+def test_a_stopped_stream_continues_with_the_same_bits(network, tmp_path, stop, batch):
+    choice = {"rounds": 2, "probe": 2, "kind": "gradual", "block": 2, "every": 2, "checkpoint_every": 3, "batch": batch}
     parts = [part("day", 0, 1, 2, bad=(1,)), NIGHT]
     whole = streaming(network, parts, sources=[part("sim", 9)], **choice)
     wanted = whole.run()
     first = streaming(network, parts, sources=[part("sim", 9)], **choice, folder=str(tmp_path / "s"), owner="x")
-    first.run(until=stop)
+    if stop == "signal":
+        interrupted(first, stop := 5)
+    else:
+        first.run(until=stop)
     again = streaming(network, parts, sources=[part("sim", 9)], **choice, folder=str(tmp_path / "s"), owner="x")
-    assert again.progress.position in (stop, stop - 1), "a skipped frame at the end is read again"
+    assert again.progress.position in (stop, stop - 1), "what is left of a batch, or a skipped frame, is read again"
+    assert again.progress.batches == (again.progress.position - len(again.progress.skipped)) // batch
     table = again.run()
     assert table.places == wanted.places
     assert torch.equal(table.counts, wanted.counts)

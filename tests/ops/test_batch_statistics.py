@@ -8,6 +8,7 @@ from timm.layers import BatchNormAct2d, LayerNorm2d
 from torch import nn
 from torch.nn import functional as F
 
+from hardy.blocks.pooled_norm import PooledNorm
 from hardy.errors import InputError
 from hardy.networks.building.create import create
 from hardy.ops import batch_statistics as stats
@@ -229,3 +230,79 @@ def test_the_recorded_norm_and_its_statistics_have_the_gradients_of_both(affine)
     loss = (plain * pull).sum() + (torch.stack((mean, var)) - towards).square().sum()
     assert torch.equal(out, plain)
     assert all(torch.allclose(one, other) for one, other in zip(mine, torch.autograd.grad(loss, wanted), strict=True))
+
+
+class WithActivation(nn.BatchNorm2d):
+    def forward(self, x):
+        return F.relu(super().forward(x))
+
+
+class WithUnusedChild(nn.BatchNorm2d):
+    def __init__(self, count):
+        super().__init__(count)
+        self.act = nn.ReLU()
+
+
+def test_a_batch_norm_with_its_own_forward_pass_is_refused_and_children_run_only_where_the_class_runs_them():
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.Sequential(WithActivation(3)))
+    with pytest.raises(
+        InputError, match=r"^the batch norm '1\.0' is of the class WithActivation, whose own forward .*"
+    ):
+        stats.install(net)
+    assert type(net[0]) is nn.BatchNorm2d
+    assert list(stats.install(nn.Sequential(PooledNorm(3)))) == ["0"]
+    net = nn.Sequential(WithUnusedChild(3)).eval()
+    wanted = net(noise(1, 3, 2, 2))
+    stats.install(net)
+    assert torch.equal(net(noise(1, 3, 2, 2)), wanted)
+
+
+def test_wrapped_norms_show_what_other_modules_read_and_a_transformer_layer_runs_recorded_norms():
+    net = nn.ModuleList([nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.BatchNorm2d(3)]).eval()
+    x = noise(2, 5, 4)
+    wanted = net[0](x)
+    norms = stats.install(net)
+    with torch.no_grad():
+        torch.testing.assert_close(net[0](x), wanted)
+        with stats.recording(list(norms.values())) as found:
+            torch.testing.assert_close(net[0](x), wanted)
+    assert not torch.equal(found[1], norms["0.norm2"].source)
+    assert torch.backends.mha.get_fastpath_enabled()
+    for name in ("eps", "weight", "bias", "running_mean", "running_var", "num_features"):
+        assert getattr(net[1], name) is getattr(net[1].norm, name)
+    assert net[0].norm1.normalized_shape == (4,)
+
+
+class OwnFirst(nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class OwnLast(nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+class OwnAny(nn.LayerNorm):
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize("width", [5, 3])
+@pytest.mark.parametrize(("kind", "axis"), [(OwnFirst, 1), (OwnLast, 3)])
+def test_the_channels_of_a_layer_norm_with_its_own_forward_pass_are_found(kind, axis, width):
+    net = nn.Sequential(kind(3, elementwise_affine=False))
+    (norm,) = stats.install(net).values()
+    x = noise(2, 3, 4, width) if axis == 1 else noise(2, width, 4, 3)
+    with stats.recording([norm]) as found:
+        net(x)
+    torch.testing.assert_close(found[0], stats.moments(x, axis))
+    assert norm.source.tolist() == [[0.0] * 3, [1.0] * 3]
+
+
+def test_a_layer_norm_whose_channels_cannot_be_told_is_refused():
+    net = nn.Sequential(OwnAny(3))
+    (norm,) = stats.install(net).values()
+    said = r"^the layer norm OwnAny over 3 channels got \(2, 3, 4, 3\): which axis"
+    with pytest.raises(InputError, match=said), stats.recording([norm]):
+        net(noise(2, 3, 4, 3))

@@ -53,7 +53,7 @@ class Memory(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    capacity: Annotated[int, Field(ge=0)] = 64
+    capacity: Annotated[int, Field(ge=0, le=4096)] = 64
     vog: Literal["code", "printed", "random"] = "code"
     every: Positive = 10
     replay_every: Positive = 100

@@ -149,6 +149,12 @@ class Guarded(TestTimeAdaptation):
         """See `TestTimeAdaptation.confusion`: that of the method."""
         return self.method.confusion()
 
+    def table(self) -> dict[str, dict[str, Tensor]]:
+        """The prototypes of a method that has a ``table``, such as ``bn_domains`` and ``dose``."""
+        method: Any = self.method
+        found: dict[str, dict[str, Tensor]] = method.table()
+        return found
+
     def state(self) -> State:
         """See `TestTimeAdaptation.state`; it includes the last good state."""
         state = super().state()

@@ -106,7 +106,8 @@ class TestTimeAdaptation(nn.Module, ABC):
         """Return the detached logits (B, K, H, W), or (B, K), of ``images``, and adapt the network to them.
 
         Raises:
-            InputError: for images that are not a floating-point batch (B, 3, H, W), before anything changes.
+            InputError: for images that are not a floating-point batch (B, 3, H, W) of one image or more, or that hold
+                NaN or infinity, before anything changes.
         """
         _refuse_no_images(images)
         self._keep_start()
@@ -120,7 +121,7 @@ class TestTimeAdaptation(nn.Module, ABC):
         """Return the detached logits of ``images`` with the current state; learn nothing and change nothing.
 
         Raises:
-            InputError: for images that are not a floating-point batch (B, 3, H, W).
+            InputError: as `forward`.
         """
         _refuse_no_images(images)
         place = seeded(self.seed, "predict", int(self.step))
@@ -191,12 +192,17 @@ class TestTimeAdaptation(nn.Module, ABC):
 
 
 def _refuse_no_images(images: Tensor) -> None:
-    """Raise `InputError` for anything except floating-point images (B, 3, H, W)."""
+    """Raise `InputError` for anything except floating-point images (B, 3, H, W), at least one, that are finite."""
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise InputError(
             f"images of shape {tuple(images.shape)} and {images.dtype}: a network that adapts takes (B, 3, H, W) RGB "
             "in [0, 1]"
         )
+    if not images.numel():
+        raise InputError(f"images of shape {tuple(images.shape)}: the batch is empty; give at least one image")
+    if not bool(images.isfinite().all()):
+        bad = [place for place, image in enumerate(images) if not bool(image.isfinite().all())]
+        raise InputError(f"images: image {bad[0]} of the batch of {len(images)} holds NaN or infinity; leave it out")
 
 
 def _groups(state: Mapping[str, Any]) -> list[int]:

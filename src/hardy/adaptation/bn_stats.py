@@ -74,9 +74,17 @@ class BNStats(TestTimeAdaptation):
     def adapt(self, images: Tensor) -> Tensor:
         """See `TestTimeAdaptation.adapt`."""
         if self.mix == "ema":
+            before = [norm.source for norm in self._norms]
             use_batch(self._norms, momentum=self.momentum)
-            self.network(images)
-            use_source(self._norms)
+            try:
+                self.network(images)
+            except BaseException:
+                for norm, statistics in zip(self._norms, before, strict=True):
+                    norm.running_mean.copy_(statistics[0])
+                    norm.running_var.copy_(statistics[1])
+                raise
+            finally:
+                use_source(self._norms)
         logits: Tensor = self.network(images)
         return logits
 

@@ -62,9 +62,9 @@ class DoSe(TestTimeAdaptation):
             the image, for the full form; ``restore_every`` (1), in updates; ``optimiser`` (``adam``) or ``sgd`` with
             momentum 0.9; ``prediction`` with batch norms that use the ``prototype`` (the default), the ``batch`` or the
             ``source``.
-        memory: settings of the buffer, with their defaults: ``capacity`` (64), 0 for no buffer; ``vog`` (``code``),
-            ``printed``, or ``random`` for random scores instead; ``every`` (10): score one in this many batches;
-            ``replay_every`` (100) images, replay ``replayed`` (8) images.
+        memory: settings of the buffer, with their defaults: ``capacity`` (64), up to 4096, 0 for no buffer; ``vog``
+            (``code``), ``printed``, or ``random`` for random scores instead; ``every`` (10): score one in this many
+            batches; ``replay_every`` (100) images, replay ``replayed`` (8) images.
 
     Raises:
         InputError: for a network without batch norms and layer norms, one with 16-bit weights, or a setting out of

@@ -17,6 +17,8 @@ __all__ = ["PooledNorm", "spare_single_values"]
 class PooledNorm(nn.BatchNorm2d):
     """``(B, C, H, W) -> (B, C, H, W)``; see the module."""
 
+    only_normalises = True  # see hardy.ops.batch_statistics.install
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x``, by the running statistics if it has one value per channel."""
         if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:

@@ -251,6 +251,7 @@ def run(
     machine = {"device": device, "seed": origin.seed}
     table = _measure(network, domains, reading, shown, machine, **_adapting(adapt, origin, root))
     cost = {"adapt_seconds": round(time.perf_counter() - began, 2)} if adapt else {}
+    cost |= table.guard.costs() if table.guard else {}
     _keep(table, counts, pictures.place(folder, adapt.name if adapt else ""))
     show_table(f"{folder} on {', '.join(domains)}{adapt_words(adapt)}", table, per_class=per_class)
     say_lineage(str(folder), network)

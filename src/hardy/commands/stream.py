@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,21 +13,26 @@ from hardy import safe_yaml
 from hardy.commands.input.in_memory import references
 from hardy.commands.output.printing import bar, keep_records, percent, say, say_lineage, show_rows
 from hardy.data import sources, unlabelled
+from hardy.data.base import DomainItems
 from hardy.device import pick
 from hardy.engine import artefact, protocol
 from hardy.engine.adapting import adapted, notes
+from hardy.engine.evaluate import evaluating
+from hardy.engine.guard_log import GuardLog
 from hardy.engine.provenance import provenance
 from hardy.engine.run_folder import Origin, origin_of
 from hardy.engine.source_images import of_run
 from hardy.engine.source_images import source_images as images_of
 from hardy.engine.stream_table import Alarms, StreamTable
 from hardy.engine.streaming import Over, Streaming
+from hardy.engine.video_domain import video_of, video_part
 from hardy.errors import InputError
 from hardy.files import expanded
 from hardy.networks.base import Network, refuse_plain
 from hardy.ops.tensors import check_finite, checksum
 from hardy.recipe import Recipe, from_values
 from hardy.records import Record
+from hardy.sections import Stream
 from hardy.trust import from_file, names_typed
 
 __all__ = ["run", "stream"]
@@ -69,6 +73,7 @@ def stream(
 
     Raises:
         InputError: as `hardy.evaluate`, and for an empty stream.
+        Stopped: with ``folder`` in ``stream``, after Ctrl-C or SIGTERM, when the state has been saved.
     """
     values = {
         "data": {
@@ -103,16 +108,10 @@ def _shown(
     protocol.large_enough(network, {"size": data.size})
     parts = [*protocol.split(data, seed=0).unseen]
     root = sources.data_root(data.root)
-    for folder in unlabelled.find(choice.unlabelled, root, "stream.unlabelled"):
-        domain, items = unlabelled.source(
-            [folder], network.label_space, image_level=network.image_level, name=folder[0]
-        )
-        parts.append((domain, items))
+    parts += _without_labels(network, choice, root)
     known = sources.domains(choice.sources, root=root, options=data.datasets) if choice.sources else []
     network.to(pick(recipe.run.device))
-    was_training = network.training
-    network.eval()
-    try:
+    with evaluating(network):
         adapt, seed = recipe.adapt, recipe.run.seed
         images = images_of(data, seed) if source_images is None else source_images
         live = adapted(network, adapt.name, adapt.options, seed, images, guard=adapt.guard)
@@ -127,8 +126,29 @@ def _shown(
             owner=_owner(network, recipe),
         )
         return made.run(over=over)
-    finally:
-        network.train(was_training)
+
+
+def _without_labels(network: Network, choice: Stream, root: Path) -> list[DomainItems]:
+    """The folders and videos ``unlabelled`` of ``choice``, each as a domain, in order.
+
+    Raises:
+        InputError: for one that cannot be read, or a random order of the frames of a video.
+    """
+    found = {name: video_of(name, root) for name in choice.unlabelled}
+    folders = unlabelled.find([name for name in found if found[name] is None], root, "stream.unlabelled")
+    parts, space, whole = dict[str, DomainItems](), network.label_space, network.image_level
+    for folder in folders:
+        parts[folder[0]] = unlabelled.source([folder], space, image_level=whole, name=folder[0])
+    for name, video in found.items():
+        if video is None:
+            continue
+        if choice.image_order == "drawn":
+            raise InputError(
+                f"stream.image_order: drawn: the frames of {name} can be decoded only in order; write them to a folder "
+                "with ffmpeg and name that, or leave image_order out"
+            )
+        parts[name] = video_part(name, video, space, image_level=whole)
+    return [parts[name] for name in found]
 
 
 def _owner(network: Network, recipe: Recipe) -> str:
@@ -282,10 +302,11 @@ def _show(title: str, table: StreamTable) -> None:
 
 def _show_guard(table: StreamTable) -> None:
     """Print the actions of the guard by cause, and how often they were right."""
-    causes = Counter((action.cause.split(" ")[0], action.action) for action in table.actions)
-    for (cause, action), count in causes.items():
-        first = next(one for one in table.actions if one.cause.split(" ")[0] == cause and one.action == action)
-        say(f"guard: {action} {count} times, by {cause}; first at frame {first.frame}: {first.cause}")
+    log = GuardLog()
+    for frame, cause, action in table.actions:
+        log.add(frame, [(cause, action)])
+    for line in log.lines("frame"):
+        say(line)
     true, false, missed, _ = (f"{table.costs[f'alarms_{name}']:.0f}" for name in Alarms._fields)
     say(
         f"guard: {true} alarms while the source was better, {false} while it was not; {missed} batches without an "

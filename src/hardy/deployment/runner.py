@@ -121,7 +121,7 @@ class Runner:
                 raise ValueError(f"{observed}: observes no statistics; export it with --statistics observed")
         self._momentum, self._every, self._prior = momentum, every, prior
         self._norms, self._rows, self._counts = given.norms, dict(given.rows), dict(given.counts)
-        self._batches = {name: FIRST if count else 0 for name, count in given.counts.items()}
+        self._batches = {name: min(count, FIRST) for name, count in given.counts.items()}
         self._fused: Any = None
         self._statistics = self._rows[SOURCE]
 

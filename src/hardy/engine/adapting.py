@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hardy.adaptation._guard import Guarded
 from hardy.adaptation.base import TestTimeAdaptation
+from hardy.engine.guard_log import GuardLog
 from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.networks.building.changes import refuse_folded
@@ -70,7 +71,7 @@ def adapted(
     if source_images is None and "source_images" in (ADAPTATIONS.describe(name).supplied or ()):
         raise InputError(
             f"adapt: {name} is not source-free: it needs clean images of the source domain, and none are given; "
-            "evaluate a run whose recipe has data.sources, or give source_images=... in Python; eta learns without them"
+            "use a run whose recipe has data.sources, or give source_images=... in Python; eta learns without them"
         )
     with torch.inference_mode(False), seeded(seed, "adapt"):  # tensors made in inference mode cannot be trained
         live: TestTimeAdaptation = ADAPTATIONS.build(name, supply, **options)
@@ -91,6 +92,7 @@ class Adapting:
     Attributes:
         method: the copy.
         seen: how many images it has seen since it was reset.
+        guard: what the guard did, over all images; None without a guard.
     """
 
     def __init__(
@@ -105,6 +107,8 @@ class Adapting:
         self._per_domain = choice.reset == "domain"
         self._most = choice.reset if isinstance(choice.reset, int) else None
         self.seen = 0
+        self.guard = GuardLog() if choice.guard else None
+        self._images = 0
 
     def __call__(self, images: Tensor) -> Tensor:
         """The logits of the next ``images`` (B, 3, H, W).
@@ -114,7 +118,7 @@ class Adapting:
         """
         if self._most is not None and self.seen >= self._most:
             self._reset()
-        logits: Tensor = self.method(images)
+        logits: Tensor = self._guarded(self.method, images) if isinstance(self.method, Guarded) else self.method(images)
         if bool(torch.isnan(logits).any()):
             raise InputError(
                 f"adapt: the logits of {self._name} hold NaN after {int(self.method.step)} batches; give options by "
@@ -143,6 +147,16 @@ class Adapting:
             self.seen = seen
             raise
         self.method.enter(before["domain"])
+
+    def _guarded(self, guarded: Guarded, images: Tensor) -> Tensor:
+        """The logits of ``images``; what the guard did is noted."""
+        assert self.guard is not None
+        known = int(guarded.forwards)
+        logits: Tensor = guarded(images)
+        self.guard.forwards += int(guarded.forwards) - known
+        self.guard.add(self._images, guarded.actions)
+        self._images += len(images)
+        return logits
 
     def _reset(self) -> None:
         self.method.reset()

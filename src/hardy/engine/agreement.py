@@ -21,7 +21,7 @@ import torch
 from hardy.data.base import DomainItems
 from hardy.device import pick
 from hardy.distillation._matching import class_order, in_order
-from hardy.engine.evaluate import Predictor
+from hardy.engine.evaluate import Predictor, evaluating
 from hardy.engine.protocol import Settings, Split, predictor, reading, shared
 from hardy.errors import InputError
 from hardy.networks.base import Network, resize
@@ -91,18 +91,16 @@ def agreements(
     device = pick(settings.run.device)
     network.to(device)
     teacher.to(device)
-    was_training = network.training
-    network.eval()
     mine = predictor(network, settings.evaluate)
     theirs = predictor(lambda images: in_order(teacher(images), order), settings.evaluate)
     found = {}
-    for group, (domain, items) in parts:
-        batches = reading(settings)((domain, items), shared(domain, network)[0])
-        try:
-            found[domain.name] = (group, share(mine, theirs, batches, device))
-        except (InputError, OSError) as error:
-            _log.warning("%s: no agreement with the teacher: %s", domain.name, " ".join(str(error).split()))
-    network.train(was_training)
+    with evaluating(network):
+        for group, (domain, items) in parts:
+            batches = reading(settings)((domain, items), shared(domain, network)[0])
+            try:
+                found[domain.name] = (group, share(mine, theirs, batches, device))
+            except (InputError, OSError) as error:
+                _log.warning("%s: no agreement with the teacher: %s", domain.name, " ".join(str(error).split()))
     return {name: pair for name, pair in found.items() if not math.isnan(pair[1])}
 
 

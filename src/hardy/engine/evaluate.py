@@ -7,7 +7,8 @@ is always measured at the original size of the labels.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from hardy.counts import Counts
 from hardy.data.label_spaces import MEANS
+from hardy.engine.guard_log import GuardLog
 from hardy.engine.worst import Finder
 from hardy.metrics import Scores, confusion, scores
 from hardy.networks.base import resize
@@ -24,7 +26,7 @@ from hardy.ops.kept_memory import kept_memory
 from hardy.pictures import Worst
 from hardy.types import Batch
 
-__all__ = ["DomainScores", "ScoreTable", "build_table", "count", "judged"]
+__all__ = ["DomainScores", "ScoreTable", "build_table", "count", "evaluating", "judged"]
 
 Predictor = Callable[[Tensor], Tensor]
 """images (B, 3, H, W) in [0, 1] -> logits (B, K, H, W) or (B, K)."""
@@ -60,6 +62,7 @@ class ScoreTable:
         named: of ``classes`` those whose IoU is shown with the headline number.
         counts: domain -> confusion counts of every image, where they were kept.
         pictures: of the worst images, where they were kept.
+        guard: what the guard of a test-time method did; None without one.
     """
 
     rows: tuple[DomainScores, ...]
@@ -70,6 +73,7 @@ class ScoreTable:
     named: tuple[str, ...] = ()
     counts: Mapping[str, Counts] = field(default_factory=dict, compare=False, repr=False)
     pictures: Worst = field(default_factory=lambda: Worst({}, {}), compare=False, repr=False)
+    guard: GuardLog | None = field(default=None, compare=False, repr=False)
 
     def headline(self, row: DomainScores) -> float:
         """The headline number of a domain: mIoU, or accuracy for image-level classes."""
@@ -176,28 +180,38 @@ def count(
     # One extra column is for predicted classes that the labels do not have.
     counts = torch.zeros(class_count + 1, class_count + 1, dtype=torch.int64, device=device)
     lookup = None if onto is None else torch.from_numpy(np.minimum(onto, class_count)).long().to(device)
-    was_training = isinstance(predictor, nn.Module) and predictor.training
-    if isinstance(predictor, nn.Module):
-        predictor.eval()
     images = 0
-    for batch in batches:
-        on_device = batch.to(device)
-        logits = predictor(on_device.images).float()
-        if logits.ndim == 4:
-            logits = resize(logits, on_device.labels.shape[-2:])
-        best = logits.argmax(dim=1)
-        best = best if lookup is None else lookup[best]
-        finding = finder is not None and finder.most and best.ndim == 3
-        if each is None and not finding:
-            counts += confusion(best, on_device.labels, class_count + 1)
-        else:
-            mine = [confusion(*pair, class_count + 1) for pair in zip(best, on_device.labels, strict=True)]
-            counts += torch.stack(mine).sum(dim=0)
-            _keep(batch, best, mine, each, finder if finding else None)
-        images += len(batch)
-    if isinstance(predictor, nn.Module):
-        predictor.train(was_training)
+    with evaluating(predictor):
+        for batch in batches:
+            on_device = batch.to(device)
+            logits = predictor(on_device.images).float()
+            if logits.ndim == 4:
+                logits = resize(logits, on_device.labels.shape[-2:])
+            best = logits.argmax(dim=1)
+            best = best if lookup is None else lookup[best]
+            finding = finder is not None and finder.most and best.ndim == 3
+            if each is None and not finding:
+                counts += confusion(best, on_device.labels, class_count + 1)
+            else:
+                mine = [confusion(*pair, class_count + 1) for pair in zip(best, on_device.labels, strict=True)]
+                counts += torch.stack(mine).sum(dim=0)
+                _keep(batch, best, mine, each, finder if finding else None)
+            images += len(batch)
     return counts.cpu(), images
+
+
+@contextmanager
+def evaluating(predictor: object) -> Iterator[None]:
+    """If ``predictor`` is a module, it is in evaluation mode inside the block, and afterwards in its mode of before."""
+    if not isinstance(predictor, nn.Module):
+        yield
+        return
+    was_training = predictor.training
+    predictor.eval()
+    try:
+        yield
+    finally:
+        predictor.train(was_training)
 
 
 def _keep(
@@ -232,9 +246,10 @@ def build_table(
     named: Sequence[str] = (),
     counts: Mapping[str, Counts] | None = None,
     pictures: Worst | None = None,
+    guard: GuardLog | None = None,
 ) -> ScoreTable:
     """A `ScoreTable` from (domain, group, counts, images) rows, source-val first."""
     ordered = sorted(rows, key=lambda row: row[1] != "source-val")
     judged_rows = tuple(DomainScores(name, group, images, judged(found)) for name, group, found, images in ordered)
-    kept = counts or {}, pictures or Worst({}, {})
+    kept = counts or {}, pictures or Worst({}, {}), guard
     return ScoreTable(judged_rows, tuple(classes), image_level, partial, failed or {}, tuple(named), *kept)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from hardy.engine.adapting import chosen
 from hardy.engine.mask_writer import DRAWN
@@ -48,7 +49,8 @@ def predict(network: Network, source: Path | str | np.ndarray, target: Path | st
             class, 255 for 1). overlay: True for ``draw=["overlay"]``. batch: how many images of equal size are
             predicted at once. device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``. adapt: a method of ``hardy list
             adaptation`` by which the copy learns from the images, in order and as one domain, or ``{"name": ...,
-            "reset": ..., options}``; a window is refused. seed: decides the method's random draws. frames: of a video
+            "reset": ..., options}``; a window is refused. seed: decides the method's random draws. source_images: see
+            `hardy.adapt`. frames: of a video
             or camera only this many. watch: ``source`` is a folder to which images are still added; each is predicted
             when it is complete, until Ctrl-C, SIGTERM, or ``idle`` seconds without a new one. What the method of
             ``adapt`` has learned is then kept beside the masks, and the next call with ``watch`` continues from it. Of
@@ -80,6 +82,7 @@ def predict_all(
     device: str = "cpu",
     adapt: str | Mapping[str, Any] | Adapt | None = None,
     seed: int = 0,
+    source_images: Iterable[Tensor] | Tensor | None = None,
     frames: int | None = None,
     watch: bool = False,
     idle: float | None = None,
@@ -107,6 +110,7 @@ def predict_all(
         device=device,
         adapt=method,
         seed=seed,
+        source_images=source_images,
         resumes=watch or method is None,
     )
     if seen is not None:

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hardy.data.parts import Parts, TornError
 from hardy.deployment.exported import Exported
@@ -19,6 +20,7 @@ from hardy.device import pick
 from hardy.engine import artefact, pictures
 from hardy.engine.adapting import Adapting
 from hardy.engine.classify import MOST_PIXELS, bands, classes, refusal
+from hardy.engine.guard_log import GuardLog
 from hardy.engine.mask_writer import DRAWN, MaskWriter, clear
 from hardy.engine.pictures import Picture
 from hardy.errors import InputError, check_size
@@ -44,6 +46,7 @@ class Predicted:
         skipped: image without a mask -> the reason; of a watched folder the last ``last`` ones.
         waiting: how many images of a watched folder were left when it was stopped.
         last: how many masks and reasons are held; None for all.
+        guard: what the guard of a test-time method did; None without one.
     """
 
     masks: list[Path] = field(default_factory=list)
@@ -52,6 +55,7 @@ class Predicted:
     written: int = 0
     waiting: int = 0
     last: int | None = None
+    guard: GuardLog | None = None
 
     def note(self, mask: Path, source: str, *, new: bool) -> None:
         """Note that the image ``source`` has a mask, in place."""
@@ -100,6 +104,7 @@ class Predictor:
         adapt: Adapt | None,
         seed: int,
         resumes: bool,
+        source_images: Iterable[Tensor] | Tensor | None = None,
     ) -> None:
         self.folder = folder
         self._size, self._batch = fixed_size(network, size, window, batch)
@@ -108,7 +113,7 @@ class Predictor:
         fixed = isinstance(network, Exported | ExportedClasses)
         self._where = torch.device("cpu") if fixed else pick(device)
         self._network = network if fixed or _is_ready(network, self._where) else _readied(network, self._where)
-        self._forward = _forward(self._network, window, adapt, seed)
+        self._forward = _forward(self._network, window, adapt, seed, source_images)
         self.live = self._forward if isinstance(self._forward, Adapting) else None
         self._sure = "confidence" in kinds
         self.bound = _bound(self._size, window, kinds)
@@ -141,6 +146,7 @@ class Predictor:
             InputError: when a mask cannot be written, or a method of adaptation diverges.
         """
         skip = skip or result.skip
+        result.guard = self.live.guard if self.live else None
         with kept_memory() if self._window is not None else nullcontext(), self._write.running():
             for group in self._groups(found, skip):
                 made = self._predicted(group, skip)
@@ -319,7 +325,13 @@ def check(network: Network, sizes: Mapping[str, Sequence[int] | None], batch: in
             check_size(name, sides, network.least_size)
 
 
-def _forward(network: Network, window: Sequence[int] | None, adapt: Adapt | None, seed: int) -> windows.Forward:
+def _forward(
+    network: Network,
+    window: Sequence[int] | None,
+    adapt: Adapt | None,
+    seed: int,
+    source_images: Iterable[Tensor] | Tensor | None,
+) -> windows.Forward:
     """The forward pass of ``network``: in windows, or with adaptation.
 
     Raises:
@@ -331,7 +343,7 @@ def _forward(network: Network, window: Sequence[int] | None, adapt: Adapt | None
         adapt.refuse_views(Evaluate(window=None if window is None else (window[0], window[1])))
     except ValueError as error:
         raise InputError(str(error)) from None
-    return Adapting(network, adapt, seed)
+    return Adapting(network, adapt, seed, source_images)
 
 
 def _settings(

@@ -24,7 +24,7 @@ from hardy.data.unlabelled import Folders
 from hardy.device import pick
 from hardy.engine import evaluate
 from hardy.engine.adapting import Adapting
-from hardy.engine.evaluate import Predictor, ScoreTable
+from hardy.engine.evaluate import Predictor, ScoreTable, evaluating
 from hardy.engine.fit import Batches, Fit, Log
 from hardy.engine.image_counts import counted, pictured
 from hardy.engine.judges import chosen, known_classes, labelled
@@ -288,15 +288,27 @@ def measure(
         InputError: when no map between the spaces is declared, domains of one table have different classes, an image
             cannot be read, or a window, flip or scales would show an image more than once to a network that adapts.
     """
-    choice = settings.evaluate
-    check_classes([part for _, part in parts], network, choice)
-    network.to(device := pick(settings.run.device))
-    was_training = network.training
-    network.eval()  # `count` cannot do it: with windows and views it is given a function, not a module
-    live = _adapting(network, adapt, settings, source_images) if adapt else None
+    check_classes([part for _, part in parts], network, settings.evaluate)
+    network.to(pick(settings.run.device))
+    with evaluating(network):  # `count` cannot do it: with windows and views it is given a function, not a module
+        live = _adapting(network, adapt, settings, source_images) if adapt else None
+        return _measured(network, parts, settings, stream or reading(settings), live, tolerant=tolerant)
+
+
+def _measured(
+    network: Network,
+    parts: Sequence[tuple[str, DomainItems]],
+    settings: Settings,
+    stream: Stream,
+    live: Adapting | None,
+    *,
+    tolerant: bool,
+) -> ScoreTable:
+    """See `measure`; ``live`` predicts instead of ``network``."""
+    choice, device = settings.evaluate, pick(settings.run.device)
     predict, rows, failed, kept, found = live or predictor(network, choice), [], {}, {}, {}
     for group, (domain, items) in parts:
-        batches = (stream or reading(settings))((domain, items), shared(domain, network)[0])
+        batches = stream((domain, items), shared(domain, network)[0])
         each: list[Tensor] | None = [] if choice.keep_counts else None
         finder = Finder(shared(domain, network)[0], choice.keep_worst)
         try:
@@ -310,10 +322,9 @@ def measure(
         if each is not None:
             kept[domain.name] = counted(domain.dataset, items, each, shared(domain, network)[0].classes, group)
         found[domain.name] = (finder, names_of(domain.dataset, items))
-    network.train(was_training)
     classes = one_space([domain for _, (domain, _) in parts if domain.name not in failed], network)
     known: dict[str, Any] = {"image_level": network.image_level, "named": choice.classes, "failed": failed}
-    known |= {"partial": any(domain.dataset.never for _, (domain, _) in parts)}
+    known |= {"partial": any(domain.dataset.never for _, (domain, _) in parts), "guard": live and live.guard}
     return evaluate.build_table(rows, classes, counts=kept, pictures=pictured(found), **known)
 
 

@@ -1,4 +1,4 @@
-"""Stopping cleanly: after Ctrl-C or SIGTERM the training loop stops at the end of the current step."""
+"""Stopping cleanly: after Ctrl-C or SIGTERM a training loop stops after the current step, a stream after its batch."""
 
 import os
 import signal
@@ -8,17 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-__all__ = ["LEASH", "Stopped", "stop_signal", "stop_with_parent"]
+__all__ = ["LEASH", "Stop", "Stopped", "stop_signal", "stop_with_parent"]
 
 LEASH = "HARDY_LEASH"
 """The environment variable with the file descriptor of a pipe whose other end the parent process has open."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
-    """A run stopped after ``step`` steps because of signal number ``signal_number``; its checkpoint is written."""
+    """A run stopped after ``step`` steps, or another ``unit``, because of signal number ``signal_number``.
 
-    def __init__(self, step: int, signal_number: int) -> None:
-        super().__init__(f"stopped after step {step}; the same command resumes from there")
+    Its checkpoint is written.
+    """
+
+    def __init__(self, step: int, signal_number: int, unit: str = "step") -> None:
+        super().__init__(f"stopped after {unit} {step}; the same command resumes from there")
         self.step = step
         self.signal_number = signal_number
 

@@ -2,8 +2,8 @@
 
 The order of the frames is that of `hardy.data.stream`. A slow method skips adaptation, never frames: it adapts on every
 k-th batch and predicts the others without adapting. It gets the domain of a batch, unless there are several. A frame
-that cannot be used is skipped with one line, and the stream goes on. A stream that was stopped continues with the same
-bits (`hardy.engine.stream_state`).
+that cannot be used is skipped with one line, and the stream goes on. A stream that was stopped, also by Ctrl-C or
+SIGTERM, continues with the same bits (`hardy.engine.stream_state`).
 
 Source: adaptation on every k-th frame: Alfarra et al., "Evaluation of test-time adaptation under computational time
 constraints", ICML 2024 (arXiv:2304.04795); there the slow method skips the frames themselves.
@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,6 +31,7 @@ from hardy.data.stream import Frame, order
 from hardy.data.transforms import evaluation
 from hardy.engine import evaluate, protocol, stream_state
 from hardy.engine.evaluate import Predictor
+from hardy.engine.stop import Stop, Stopped, stop_signal
 from hardy.engine.stream_progress import Progress
 from hardy.engine.stream_table import Action, StreamTable, harmful, stacked
 from hardy.errors import InputError
@@ -103,21 +105,27 @@ class Streaming:
     def run(self, until: int | None = None, over: Over = lambda places: places) -> StreamTable:
         """Go on to the end of the stream, or until ``until`` frames have passed, and return what was measured.
 
-        ``over`` iterates over the places of the frames, as a progress bar does.
+        ``over`` iterates over the places of the frames, as a progress bar does. A batch that is not full before
+        ``until`` is left for the next call.
 
         Raises:
             InputError: when no frame could be used.
+            Stopped: with a folder, after Ctrl-C or SIGTERM, when the state after the current batch has been saved.
         """
         end = len(self._frames) if until is None else min(until, len(self._frames))
         if not self.progress.batches and self.choice.probe:
             for part in (*self._parts, *self._sources):
                 self._probe("source", self.network, part)
         saved = self.progress.position
-        for frames, batch in self._batches(end, over):
-            self._step(frames, batch)
-            if self.choice.folder and self.progress.position - saved >= self.choice.checkpoint_every:
-                saved = self.progress.position
-                self.save()
+        with stop_signal() if self.choice.folder else nullcontext(Stop()) as stop:
+            for frames, batch in self._batches(end, over):
+                self._step(frames, batch)
+                due = stop.asked or self.progress.position - saved >= self.choice.checkpoint_every
+                if self.choice.folder and due:
+                    saved = self.progress.position
+                    self.save()
+                if stop.asked:
+                    raise Stopped(saved, stop.asked, "frame")
         if self.choice.folder and self.progress.position > saved:
             self.save()
         if self.progress.position == len(self._frames):
@@ -168,6 +176,9 @@ class Streaming:
                 waiting, samples = [], []
             waiting.append((place, frame))
             samples.append(sample)
+        if samples and len(samples) < self.choice.batch and end < len(self._frames):
+            self.progress.position = waiting[0][0]
+            return
         if samples:
             yield waiting, _batch(waiting, samples)
         self.progress.position = end

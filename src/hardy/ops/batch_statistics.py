@@ -11,7 +11,8 @@ other axes. `install` wraps every norm of a network in a module of this file. Su
 
 If a batch has a single value per channel (n = 1), such as one image after global pooling, ``batch`` uses the running
 statistics, and ``mixed`` those that it would mix with the batch's; these are recorded. A layer norm always normalises
-as before; it can only be recorded.
+as before; it can only be recorded. torch's fast path of transformer layers, which does not run their norms, is off
+while layer norms are recorded.
 
 Source: Li, Wang, Shi, Liu and Hou, "Revisiting batch normalization for practical domain adaptation", arXiv:1603.04779,
 2016 (batch); Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation",
@@ -24,10 +25,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dFp32
+from timm import layers
 from timm.layers.norm import LayerNormExp2d
+from timm.layers.norm_act import SyncBatchNormAct
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.backends import mha
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -47,7 +50,28 @@ __all__ = [
     "use_source",
 ]
 
-_CHANNELS_FIRST = (LayerNorm2d, LayerNorm2dFp32, LayerNormAct2d, LayerNormAct2dFp32, LayerNormExp2d)
+_AND_CHILDREN = {layers.BatchNormAct2d.forward, SyncBatchNormAct.forward}
+"""Forward passes of batch norms that then call the children, such as an activation."""
+
+_CHANNELS_FIRST = {
+    kind.forward
+    for kind in (
+        layers.LayerNorm2d,
+        layers.LayerNorm2dFp32,
+        layers.LayerNormAct2d,
+        layers.LayerNormAct2dFp32,
+        LayerNormExp2d,
+    )
+}
+_CHANNELS_LAST = {
+    kind.forward
+    for kind in (nn.LayerNorm, layers.LayerNorm, layers.LayerNormFp32, layers.LayerNormAct, layers.LayerNormActFp32)
+}
+
+
+def _of_norm(name: str) -> Any:
+    """An attribute of the wrapped norm, which other modules read: torch's transformer layers read ``eps``."""
+    return property(lambda wrapper: getattr(wrapper.norm, name), doc=f"``{name}`` of the norm.")
 
 
 class AdaptiveNorm(nn.Module):
@@ -66,6 +90,9 @@ class AdaptiveNorm(nn.Module):
         records: whether statistics are recorded, and with gradients; see `recording`.
         left: the norms that still have to run before the forward pass ends; None to run the whole network.
     """
+
+    eps, weight, bias, num_features = map(_of_norm, ("eps", "weight", "bias", "num_features"))
+    running_mean, running_var = map(_of_norm, ("running_mean", "running_var"))
 
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__()
@@ -105,8 +132,9 @@ class AdaptiveNorm(nn.Module):
         if mode == "mixed" and (own is None or torch.is_grad_enabled() != self.records[1]):
             own = moments(x)
         x = self._normalised(x, mode, own) if out is None else out
-        for after in self.norm.children():
-            x = after(x)
+        if type(self.norm).forward in _AND_CHILDREN:
+            for after in self.norm.children():
+                x = after(x)
         return x
 
     def _normalised(self, x: Tensor, mode: str, own: Tensor | None) -> Tensor:
@@ -138,6 +166,8 @@ class RecordedNorm(nn.Module):
         norm: the layer norm, which becomes the submodule ``norm``.
     """
 
+    eps, weight, bias, normalized_shape = map(_of_norm, ("eps", "weight", "bias", "normalized_shape"))
+
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
         self.norm = norm
@@ -148,13 +178,14 @@ class RecordedNorm(nn.Module):
     @property
     def source(self) -> Tensor:
         """(2, C): mean 0 and variance 1. A layer norm keeps no statistics."""
-        zeros = torch.zeros(self.norm.normalized_shape, device=next(self.norm.parameters()).device)
+        where = next((value.device for value in self.norm.parameters()), None)
+        zeros = torch.zeros(self.norm.normalized_shape, device=where)
         return torch.stack((zeros, zeros + 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """The output of the norm."""
         if self.records[0]:
-            channel = 1 if isinstance(self.norm, _CHANNELS_FIRST) else x.ndim - 1
+            channel = _channel_axis(self.norm, x)
             single = x.numel() == x.shape[channel]
             self.recorded = self.source if single else _noted(x, channel, self.records[1])
         if self.left is not None:
@@ -186,6 +217,10 @@ def install(network: nn.Module) -> dict[str, Norm]:
     Returns the wrappers by name, in the order of `torch.nn.Module.named_modules`. The network computes the same as
     before. Its parameters stay the same objects; their names get an additional ``.norm``. Batch norms without running
     statistics are not wrapped: they always use the batch. Norms that are already wrapped are not wrapped again.
+
+    Raises:
+        InputError: for a batch norm of a class with its own forward pass, before anything changes; not if the class
+            sets ``only_normalises = True``.
     """
     made: dict[nn.Module, Norm] = {}
     found: dict[str, Norm] = {}
@@ -193,7 +228,7 @@ def install(network: nn.Module) -> dict[str, Norm]:
         if isinstance(module, Norm):
             made[module.norm] = module
             found[name] = module
-        elif module not in made and name and _fits(module):
+        elif module not in made and name and _fits(name, module):
             found[name] = made[module] = _installed(module)
     for parent in list(network.modules()):
         if isinstance(parent, Norm):
@@ -286,11 +321,14 @@ def recording(norms: Sequence[Norm], *, gradient: bool = False, end: bool = Fals
     found: list[Tensor] = []
     for norm in norms:
         norm.records, norm.left = (True, gradient), left
+    fast = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(fast and not any(isinstance(norm, RecordedNorm) for norm in norms))
     try:
         with suppress(_AllRan):
             yield found
         found += [norm.source if norm.recorded is None else norm.recorded for norm in norms]
     finally:
+        mha.set_fastpath_enabled(fast)
         for norm in norms:
             norm.records, norm.recorded, norm.left = (False, False), None, None
 
@@ -372,15 +410,62 @@ def _adaptive(norms: Iterable[Norm]) -> Iterator[AdaptiveNorm]:
     return (norm for norm in norms if isinstance(norm, AdaptiveNorm))
 
 
-def _fits(module: nn.Module) -> bool:
-    if isinstance(module, _BatchNorm):
-        return module.running_mean is not None
-    return isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
+def _fits(name: str, module: nn.Module) -> bool:
+    """Whether the norm ``module`` is wrapped.
+
+    Raises:
+        InputError: for a batch norm of a class with its own forward pass, which statistics cannot be replaced in.
+    """
+    if not isinstance(module, _BatchNorm):
+        return isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
+    if module.running_mean is None:
+        return False
+    owner = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
+    known = owner in (_BatchNorm, nn.SyncBatchNorm) or vars(owner)["forward"] in _AND_CHILDREN
+    if not known and not vars(owner).get("only_normalises"):
+        raise InputError(
+            f"the batch norm {name!r} is of the class {type(module).__name__}, whose own forward pass may do more than "
+            "to normalise; use torch.nn.BatchNorm2d and a module of its own for the rest, or set only_normalises = "
+            "True in the class"
+        )
+    return True
 
 
 def _installed(module: Any) -> Norm:
     kind = AdaptiveNorm if isinstance(module, _BatchNorm) else RecordedNorm
     return kind(module).train(module.training)
+
+
+def _channel_axis(norm: nn.LayerNorm, x: Tensor) -> int:
+    """The axis of ``x`` that ``norm`` normalises over.
+
+    A class with its own forward pass takes channels first or last. The sizes of ``x`` decide; if both axes fit, the one
+    that the norm needs does: without an entry of the other axis it still runs.
+
+    Raises:
+        InputError: if this does not decide.
+    """
+    own, last, (size,) = type(norm).forward, x.ndim - 1, norm.normalized_shape
+    if own in _CHANNELS_LAST or own in _CHANNELS_FIRST:
+        return 1 if own in _CHANNELS_FIRST else last
+    fits = [axis for axis in sorted({1, last}) if x.shape[axis] == size]
+    if len(fits) == 2:
+        fits = [axis for axis in fits if _runs(norm, x.detach().narrow(1 + last - axis, 0, size - 1).clone())]
+    if len(fits) != 1:
+        raise InputError(
+            f"the layer norm {type(norm).__name__} over {size} channels got {tuple(x.shape)}: which axis holds the "
+            "channels cannot be told; use torch.nn.LayerNorm for channels last, timm.layers.LayerNorm2d for first"
+        )
+    return fits[0]
+
+
+@torch.no_grad()
+def _runs(norm: nn.LayerNorm, x: Tensor) -> bool:
+    """Whether ``norm`` takes ``x``."""
+    try:
+        return bool(norm(x).shape == x.shape)
+    except (RuntimeError, ValueError, IndexError, AssertionError):
+        return False
 
 
 def _noted(x: Tensor, channel: int, gradient: bool) -> Tensor:

@@ -100,8 +100,8 @@ class Stream(Section):
     batch and predicts the others with its current state. With ``every: measured`` it skips as many batches as its own
     time requires, in periods of ``frame_ms`` or of the source network's time. The worst window has ``window`` frames.
     ``probe`` images of each domain, and of the ``sources``, are predicted without learning: before its first frame,
-    after its last frame and at the end. Each folder of images in ``unlabelled`` is a domain. With ``folder`` the state
-    is saved every ``checkpoint_every`` frames, and a stopped stream can continue.
+    after its last frame and at the end. Each folder of images, or video, in ``unlabelled`` is a domain. With
+    ``folder`` the state is saved every ``checkpoint_every`` frames, and a stopped stream can continue.
     """
 
     kind: Literal["abrupt", "gradual", "mixed", "recurring", "correlated", "recorded"] = "abrupt"

@@ -148,7 +148,7 @@ def show_table(title: str, table: ScoreTable, *, per_class: bool = False) -> Non
         rows.append([text, "", "", percent(value), *shown, *[""] * (len(more) - len(shown))])
     if rows:
         show_rows(title, columns, rows)
-    for line in (*_absent(table), *_left_out(table)):
+    for line in (*_absent(table), *_left_out(table), *(table.guard.lines() if table.guard else ())):
         say(line)
     if per_class and not table.image_level:
         names = ["class", *(row.domain for row in table.rows)]
