@@ -1,9 +1,9 @@
 """Milliseconds of the networks that ``studies/pruning_beds`` made, each in turns with the dense one it came from.
 
-One image from input to classes at full size, in onnxruntime on one thread, at the size of the bed and at a camera's
-360x480. Most channels there are single filters (``round_to: 1``), so that criteria are compared as in their papers:
-the table shows what such widths save in time. What is measured goes to ``benchmarks/records/bed_latency.jsonl`` cell by
-cell, so that a stopped run goes on; without runs the table is printed from there.
+One image from input to classes at full size, in onnxruntime on one thread, at the bed's size of training and at a
+camera's 360x480. Most channels there are single filters (``round_to: 1``), so that criteria are compared as in their
+papers: the table shows what such widths save in time. What is measured goes to ``benchmarks/records/bed_latency.jsonl``
+cell by cell, so that a stopped run goes on; without runs the table is printed from there.
 
     python benchmarks/bed_latency.py --cells 'runs/beds/streets/cells/pruned_*,removed=0.5,*'
 """
@@ -25,7 +25,7 @@ from hardy.timing.bench import compare
 from hardy.timing.hardware import fingerprint
 
 STORE = Path(__file__).parent / "records" / "bed_latency.jsonl"
-SIZES = ((96, 192), (360, 480))
+CAMERA = (360, 480)
 
 
 def measure(folder: Path, size: tuple[int, int], axes: dict[str, str]) -> list[Record]:
@@ -43,19 +43,27 @@ def measure(folder: Path, size: tuple[int, int], axes: dict[str, str]) -> list[R
 
 
 def axes_of(folder: Path) -> dict[str, str]:
-    """The axes in the name of a cell's folder, ``stage,axis=value,...``."""
+    """The bed and the axes of a cell's folder, ``BED/cells/stage,axis=value,...``."""
     stage, *words = folder.name.split(",")
-    return {"stage": stage, **dict(word.split("=", 1) for word in words)}
+    return {"bed": folder.absolute().parents[1].name, "stage": stage, **dict(word.split("=", 1) for word in words)}
+
+
+def sizes_of(folder: Path) -> list[tuple[int, int]]:
+    """The sizes of images for which a cell's network is timed."""
+    made = origin_of(folder).recipe
+    assert made is not None
+    assert made.data.crop is not None, "every bed has a size of training"
+    return [made.data.crop, CAMERA]
 
 
 def text(found: Sequence[Record]) -> str:
     """The table in Markdown: for each method and size the mean and the spread over the seeds."""
     lines = [
-        "| network | pruned by | GMACs removed | size | seeds | share of GMACs | share of time | dense ms |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| bed | network | pruned by | GMACs removed | size | seeds | share of GMACs | share of time | dense ms |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    keys = ("notes.stage", "notes.method", "notes.removed", "notes.size")
-    for (stage, method, removed, size), group in records.group(found, *keys):
+    keys = ("notes.bed", "notes.stage", "notes.method", "notes.removed", "notes.size")
+    for (bed, stage, method, removed, size), group in records.group(found, *keys):
         values: dict[str, list[float]] = {}
         for one in group:
             values.setdefault(one.metric, []).append(one.value or 0.0)
@@ -63,7 +71,7 @@ def text(found: Sequence[Record]) -> str:
         ratio = values["ms_ratio"]
         spread = f" ± {stdev(ratio):.2f}" if len(ratio) > 1 else ""
         lines.append(
-            f"| {stage.removeprefix('pruned_')} | {method} | {float(removed):.0%} | {size} | {len(ratio)} | "
+            f"| {bed} | {stage.removeprefix('pruned_')} | {method} | {float(removed):.0%} | {size} | {len(ratio)} | "
             f"{fmean(work):.2f} | {fmean(ratio):.2f}{spread} | {fmean(values['ms_before']):.2f} |"
         )
     if found:
@@ -73,7 +81,7 @@ def text(found: Sequence[Record]) -> str:
 
 
 def _key(axes: Mapping[str, str], size: str) -> tuple[str, ...]:
-    return (*(axes[name] for name in ("stage", "method", "removed", "seed")), size)
+    return (*(axes[name] for name in ("bed", "stage", "method", "removed", "seed")), size)
 
 
 def main() -> None:
@@ -86,8 +94,8 @@ def main() -> None:
     done = {_key(one.notes, one.notes["size"]) for one in known}
     for folder in [] if given.quick or not given.cells else map(Path, sorted(glob(given.cells))):
         axes = axes_of(folder)
-        for size in SIZES:
-            if (folder / "network.json").exists() and _key(axes, f"{size[0]}x{size[1]}") not in done:
+        for size in sizes_of(folder) if (folder / "network.json").exists() else ():
+            if _key(axes, f"{size[0]}x{size[1]}") not in done:
                 new = measure(folder, size, axes)
                 records.append(STORE, new)
                 print(f"{folder.name} {size[0]}x{size[1]}: {new[-1].value:.2f} of the time", flush=True)
