@@ -8,6 +8,7 @@ from residual_network import Residual
 
 from hardy.losses.cross_entropy import CrossEntropy
 from hardy.pruning.criteria.l2 import L2
+from hardy.pruning.criteria.taylor import Taylor
 from hardy.pruning.goal import Ratio
 from hardy.pruning.masked import masked_copy
 from hardy.pruning.remove import remove, replay
@@ -65,6 +66,25 @@ def test_the_plan_alone_replays_the_cut(basic):
     images = torch.rand(1, 3, 16, 16, dtype=torch.float64)
     with torch.no_grad():
         assert torch.equal(fresh(images), basic(images))
+
+
+def test_a_second_pruning_neither_counts_nor_removes_what_is_silent(basic, batch):
+    units = refined(basic, find_units(basic))
+    before = {unit.name: unit.size for unit in units}
+    remove(basic, units, removal(units) | {"stage2.0.bn2": list(range(before["stage2.0.bn2"]))})
+    units = refined(basic, find_units(basic))
+    after = {unit.name: unit.size for unit in units}
+    assert (before["stage1.0.bn2"], after["stage1.0.bn2"]) == (4, 2), "1 went with the stream, 2 is silent"
+    assert after["stage1.1.bn2"] == 2
+    assert after["stage1.0.conv1"] == before["stage1.0.conv1"] - 1
+    assert "stage2.0.bn2" in before
+    assert "stage2.0.bn2" not in after, "all of it is silent"
+    scores = Taylor(basic, units, CrossEntropy(4))
+    sum(scores.observe(batch).values()).backward()
+    scores.collect()
+    found = scores.scores()
+    assert {name: len(values) for name, values in found.items()} == after
+    assert all(bool((found[name] > 0).all()) for name in ("stage1.0.bn2", "stage1.1.bn2")), "what is silent scores 0"
 
 
 def test_a_ratio_counts_the_authors_gates(basic):

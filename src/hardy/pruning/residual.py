@@ -37,6 +37,7 @@ from hardy.errors import InputError
 from hardy.networks.base import Network
 from hardy.pruning.coupled import Member, Unit
 from hardy.pruning.mask import mask
+from hardy.pruning.silent import silent
 from hardy.pruning.tracing.trace import example_for, outputs_of, twin_of
 
 __all__ = ["refined"]
@@ -96,7 +97,10 @@ def _ends(unit: Unit, block: str, network: nn.Module) -> list[Member]:
 
 
 def _branch(unit: Unit, block: str, norm: Member, network: nn.Module, order: Mapping[str, int]) -> Unit | None:
-    """The unit of the batch norm ``norm`` that adds to the stream ``unit``; None after a 1x1 convolution."""
+    """The unit of the batch norm ``norm`` that adds to the stream ``unit``; None after a 1x1 convolution.
+
+    Channels that an earlier pruning has masked are left out.
+    """
     makers = [
         member
         for member in unit.members
@@ -112,7 +116,10 @@ def _branch(unit: Unit, block: str, norm: Member, network: nn.Module, order: Map
     assert isinstance(convolution, _ConvNd)
     if max(convolution.kernel_size) == 1:
         return None
-    return Unit(norm.module, unit.size, (maker, norm), (norm.module,), unit.kind, within=unit.name)
+    quiet = silent(network).get(norm.module)
+    left = [row for row, own in enumerate(norm.channels) if quiet is None or not quiet[list(own)].all()]
+    parts = tuple(replace(one, channels=tuple(one.channels[row] for row in left)) for one in (maker, norm))
+    return Unit(norm.module, len(left), parts, (norm.module,), unit.kind, within=unit.name) if left else None
 
 
 def _is_stem(unit: Unit, first: str | None, network: nn.Module, order: Mapping[str, int]) -> bool:
