@@ -54,7 +54,6 @@ def blocks() -> dict[str, str]:
     found = {name: f"```text\n{(store / f'{name}.txt').read_text().strip()}\n```" for name in TEXTS}
     cells = records.read(camvid_dusk.STORE)
     found["camvid_dusk"] = camvid_dusk.text(cells)
-    found["equal_work"] = "\n".join(equal_work(records.read(store / "camvid_gmacs.jsonl")))
     found["beds"] = "\n".join(beds(records.read(store / "beds.jsonl")))
     found["beds_compared"] = (store / "beds.txt").read_text().strip()
     found["bed_latency"] = bed_latency.text(records.read(bed_latency.STORE))
@@ -63,7 +62,11 @@ def blocks() -> dict[str, str]:
     found["reliability"] = reliability.text(records.read(reliability.STORE))
     found["search"] = f"```text\n{search.text(records.read(search.STORE))}\n```"
     found |= streams.tables.blocks(records.read(streams.STORE))
-    found["pruning_scores"] = "\n".join(pruning_scores(records.read(store / "pruning_beds.jsonl")))
+    pruning = records.read(store / "pruning_beds.jsonl")
+    found["pruned_camvid"] = "\n".join(
+        pruned(pruning, records.read(bed_latency.STORE), "camvid", "fast_scnn", "360x480")
+    )
+    found["pruning_scores"] = "\n".join(pruning_scores(pruning))
     for name in STUDIES:
         found[name] = "\n".join(study(name))
     found["streets_criteria_worst"] = "\n".join(study("streets_criteria", value="worst"))
@@ -136,26 +139,43 @@ def beds(cells: Sequence[Record]) -> list[str]:
     return lines
 
 
-def equal_work(cells: Sequence[Record]) -> list[str]:
-    """The README's table: scores by day and at dusk, and the work left, of dense, narrow and pruned networks.
+def pruned(cells: Sequence[Record], times: Sequence[Record], bed: str, network: str, size: str) -> list[str]:
+    """The README's table of a bed: scores, work and time of the dense network and of what is left at half of its GMACs.
 
     Args:
-        cells: the records of ``studies/camvid_gmacs.yaml``, or of a study with an axis ``method`` like it.
+        cells: the records of the studies in ``studies/pruning_beds``.
+        times: the records of `bed_latency`.
+        bed: the name of the bed.
+        network: of its networks one, as in the names of the stages.
+        size: of the images that were timed.
 
     Returns:
-        The lines of a Markdown table. Work is the median share of the dense network's multiply-accumulates.
+        The lines of a Markdown table, the method with the best unseen mean first. Work and time are the medians of the
+        shares of the dense network's.
     """
-    rows: dict[str, dict[tuple[str, str], dict[int, float]]] = {}
-    for record in cells:
-        method = record.notes["axes"].get("method", record.notes["of"])
-        rows.setdefault(method, {}).setdefault((record.target, record.metric), {})[record.seed] = record.value
-    lines = ["| network | mIoU day % | mIoU dusk, unseen % | seeds | share of GMACs |", "|---|---:|---:|---:|---:|"]
-    for method in sorted(rows, key=lambda name: (name != "dense", name != "narrow", name)):
-        found = rows[method]
-        scores = [list(found[target, "miou"].values()) for target in ("intra", "unseen")]
-        before, after = (found.get(("cost", f"gmacs_{when}"), {}) for when in ("before", "after"))
-        share = f"{median(after[seed] / before[seed] for seed in after):.2f}" if after else "–"
-        lines.append(f"| {' | '.join([method, *map(_spread, scores), str(len(scores[1])), share])} |")
+    scores: dict[str, dict[str, list[float]]] = {}
+    for one in cells:
+        axes = one.notes["axes"]
+        wanted = one.notes["of"] in (network, f"pruned_{network}") and axes.get("removed", "0.5") == "0.5"
+        if one.notes["study"] == f"{bed}_{network}" and wanted and (one.metric == "miou" or one.target == "cost"):
+            own = scores.setdefault(axes.get("method", "dense"), {})
+            own.setdefault(one.target if one.metric == "miou" else one.metric, []).append(one.value)
+    shares: dict[str, list[float]] = {}
+    for one in times:
+        mine = (one.notes["bed"], one.notes["stage"], one.notes["removed"], one.notes["size"])
+        if one.metric == "ms_ratio" and mine == (bed, f"pruned_{network}", "0.5", size):
+            shares.setdefault(one.notes["method"], []).append(one.value)
+    lines = [
+        "| pruned by | known % | unseen % | seeds | share of GMACs | share of time |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for method in sorted(scores, key=lambda name: (name != "dense", -fmean(scores[name]["unseen"]))):
+        own = scores[method]
+        pairs = zip(own.get("gmacs_before", []), own.get("gmacs_after", []), strict=True)
+        work = [after / before for before, after in pairs]
+        texts = [f"{median(values):.2f}" if values else "–" for values in (work, shares.get(method))]
+        spreads = [_spread(own["intra"]), _spread(own["unseen"]), str(len(own["unseen"]))]
+        lines.append(f"| {' | '.join([method, *spreads, *texts])} |")
     return lines
 
 

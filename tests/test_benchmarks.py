@@ -64,18 +64,29 @@ def test_every_record_has_a_page_that_the_conclusions_link_to(pages):
 
 
 def test_the_table_of_the_readme_by_hand(pages):
-    """Three seeds of a pruned network: mean and deviation of the scores, median of the shares of work."""
+    """Three seeds of a pruned network: mean and deviation of the scores, medians of the shares of work and time."""
     from hardy.records import Record
 
-    made = []
+    cells, times = [], []
     for seed, (unseen, after) in enumerate([(0.2, 1.0), (0.3, 1.2), (0.4, 2.0)]):
-        notes = {"of": "pruned", "axes": {"method": "ior", "seed": str(seed)}}
         values = {("intra", "miou"): 0.5, ("unseen", "miou"): unseen}
         values |= {("cost", "gmacs_before"): 2.0, ("cost", "gmacs_after"): after}
-        made += [
-            Record("", "prune", (), to, seed, metric, value, notes=notes) for (to, metric), value in values.items()
-        ]
-    assert pages.equal_work(made)[-1] == "| ior | 50.0 ± 0.0 | 30.0 ± 10.0 | 3 | 0.60 |"
+        for removed in ("0.5", "0.7"):
+            axes = {"method": "ior", "removed": removed}
+            notes = {"study": "camvid_tiny", "of": "pruned_tiny", "axes": axes}
+            cells += [
+                Record("", "prune", (), to, seed, name, value, notes=notes) for (to, name), value in values.items()
+            ]
+        dense = {"study": "camvid_tiny", "of": "tiny", "axes": {}}
+        cells += [Record("", "train", (), to, seed, "miou", 0.6, notes=dense) for to in ("intra", "unseen")]
+        for bed, size in (("camvid", "360x480"), ("streets", "360x480"), ("camvid", "192x256")):
+            notes = {"bed": bed, "stage": "pruned_tiny", "method": "ior", "removed": "0.5", "size": size}
+            share = after if (bed, size) == ("camvid", "360x480") else 9.0
+            times.append(Record("", "bench", (), "cost", seed, "ms_ratio", share, notes=notes))
+    assert pages.pruned(cells, times, "camvid", "tiny", "360x480")[2:] == [
+        "| dense | 60.0 ± 0.0 | 60.0 ± 0.0 | 3 | – | – |",
+        "| ior | 50.0 ± 0.0 | 30.0 ± 10.0 | 3 | 0.60 | 1.20 |",
+    ]
 
 
 def test_a_table_row_by_hand(pages):
